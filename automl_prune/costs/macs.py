@@ -1,0 +1,32 @@
+"""Independent counts on a built model: what the polynomials are checked against, and what exports report."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+
+def count_macs(model: nn.Module, example_inputs: tuple[torch.Tensor, ...]) -> int:
+    """Multiply-accumulates per sample of one forward pass, by torch's own operator formulas (1 MAC = 2 FLOPs).
+
+    Counts convolutions and matrix products, as the literature does. The model's mode is restored.
+
+    Args:
+        model: Any module; not changed.
+        example_inputs: Positional inputs whose first dimension is the batch.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            model(*example_inputs)
+    finally:
+        for module, training in modes:
+            module.training = training
+    return int(counter.get_total_flops()) // 2 // example_inputs[0].shape[0]
+
+
+def count_params(model: nn.Module) -> int:
+    """Number of parameters, tied ones once; buffers are not parameters."""
+    return sum(parameter.numel() for parameter in model.parameters())

@@ -1,0 +1,145 @@
+"""What a study knows, as plain values: read from storage, independent of Optuna, enough for fronts and reports."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from automl_prune.evaluation.record import Evaluation
+from automl_prune.tasks.base import Metric, Score
+
+TrialState = Literal["complete", "failed", "running", "waiting"]
+Point = Mapping[str, float | str]
+"""Values of the search space's parameters, by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrialRecord:
+    """One trial of the search.
+
+    Attributes:
+        number: In the study's order, from 0.
+        state: As of reading.
+        origin: ``"search"``, or the baseline it is, e.g. ``"uniform l1"``.
+        point: What the strategy proposed.
+        evaluation: Present when complete.
+        reason: Why it failed, when it did.
+        feasible: Whether every budget holds; None until complete.
+        started: When a worker took it.
+        finished: When its result was told.
+        attempt: 1, or more when earlier attempts were lost with their worker.
+    """
+
+    number: int
+    state: TrialState
+    origin: str
+    point: Point
+    evaluation: Evaluation | None
+    reason: str | None
+    feasible: bool | None
+    started: datetime | None
+    finished: datetime | None
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class FinalistRun:
+    """One long fine-tuning of a finalist: its seed, scores, optimiser steps and wall seconds."""
+
+    seed: int
+    val: Score
+    test: Score
+    steps: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Finalist:
+    """A trial's candidate, fine-tuned longer with several seeds.
+
+    Attributes:
+        trial: Number of the trial it comes from.
+        runs: One per seed, at least one.
+    """
+
+    trial: int
+    runs: tuple[FinalistRun, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-ready dictionary; ``from_json`` inverts it."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Finalist:
+        """Rebuild a record; missing or malformed entries raise ``ValueError``."""
+        try:
+            runs = tuple(
+                FinalistRun(**{**run, "val": Score(**run["val"]), "test": Score(**run["test"])})
+                for run in value["runs"]
+            )
+            return cls(int(value["trial"]), runs)
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"not a finalist record: {error!r} in {value!r}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class StudyContext:
+    """What was searched, written once when the study starts. JSON-ready except for the records named in it.
+
+    Attributes:
+        name: The study's name.
+        config: The resolved configuration, without secrets.
+        metric: What candidates are scored by.
+        cost: The metric on the front's other axis (the first budget).
+        limits: Absolute upper bound of every budgeted cost.
+        dense_costs: Costs of the dense model by metric name.
+        dense_val: Its score on the validation split.
+        dense_test: Its score on the test split.
+        group_widths: Dense width of every prunable group, in network order.
+        skipped: Rows (name, width, reason) of the channels that cannot be pruned.
+        environment: Versions, processor, threads.
+    """
+
+    name: str
+    config: Mapping[str, Any]
+    metric: Metric
+    cost: str
+    limits: Mapping[str, float]
+    dense_costs: Mapping[str, float]
+    dense_val: Score
+    dense_test: Score
+    group_widths: Mapping[str, int]
+    skipped: tuple[tuple[str, int, str], ...]
+    environment: Mapping[str, str]
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-ready dictionary; ``from_json`` inverts it."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> StudyContext:
+        """Rebuild a context; missing or malformed entries raise ``ValueError``."""
+        try:
+            return cls(
+                **{
+                    **value,
+                    "metric": Metric(**value["metric"]),
+                    "dense_val": Score(**value["dense_val"]),
+                    "dense_test": Score(**value["dense_test"]),
+                    "skipped": tuple((str(n), int(w), str(r)) for n, w, r in value["skipped"]),
+                }
+            )
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"not a study context: {error!r}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class StudyRecord:
+    """Everything a study holds, as of reading: its context, trials in order of number, and finalists by trial."""
+
+    context: StudyContext
+    trials: tuple[TrialRecord, ...]
+    finalists: tuple[Finalist, ...]
+    requested: int

@@ -1,0 +1,171 @@
+"""What the product needs to know of a user's data: one small protocol for any kind of supervised task."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import torch
+
+from automl_prune.registry import Registry
+
+Split = Literal["train", "val", "test"]
+"""Training data; validation data, held out of the training data, on which everything is chosen; test data, on which
+nothing is ever chosen."""
+
+Batch = Any
+"""Whatever the task's own ``batches`` yield: tensors, or tuples, lists and dicts of tensors."""
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """What a task is scored by.
+
+    Attributes:
+        name: e.g. ``"accuracy"``.
+        higher_is_better: Direction.
+        percent: Whether people read it in per cent (a value of 0.93 is shown as 93.0 %).
+    """
+
+    name: str
+    higher_is_better: bool
+    percent: bool = False
+
+    def better(self, a: float, b: float) -> bool:
+        """Whether ``a`` is strictly better than ``b``."""
+        return a > b if self.higher_is_better else a < b
+
+    def show(self, value: float) -> str:
+        """The value as people read it, with its unit."""
+        return f"{100 * value:.2f} %" if self.percent else f"{value:.4g}"
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """A metric's value on a split.
+
+    Attributes:
+        value: Mean over the samples.
+        samples: How many samples were scored.
+        standard_error: Standard error of ``value`` from sampling the data; None where the task cannot say.
+    """
+
+    value: float
+    samples: int
+    standard_error: float | None = None
+
+    @classmethod
+    def of_proportion(cls, hits: int, samples: int) -> Score:
+        """A proportion with its binomial standard error."""
+        value = hits / samples
+        return cls(value, samples, math.sqrt(value * (1 - value) / samples))
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocessing:
+    """How a raw image becomes the model's input, so that whoever has only the ONNX file can do it.
+
+    Attributes:
+        layout: Order of the input's dimensions.
+        color: ``"gray"`` or ``"RGB"``.
+        height: Input height in pixels.
+        width: Input width in pixels.
+        value_range: Range of raw pixel values, e.g. (0, 255); they are first divided by its upper end.
+        mean: Subtracted per channel after that division.
+        std: Divided by per channel after that.
+        resize: Shorter side before the centre crop, or None when images come in the input's size.
+        interpolation: How ``resize`` interpolates, or None.
+        classes: Class names in the order of the model's outputs.
+    """
+
+    layout: str
+    color: str
+    height: int
+    width: int
+    value_range: tuple[float, float]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    classes: tuple[str, ...]
+    resize: int | None = None
+    interpolation: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-ready dictionary."""
+        return asdict(self)
+
+
+class Batches(Protocol):
+    """A sized iterable of batches, e.g. a ``DataLoader``; iterating twice yields the same batches again."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Batch]: ...
+
+
+@runtime_checkable
+class Task(Protocol):
+    """Data, loss and metric of one problem. Batches come on the CPU; ``move`` takes them to a device.
+
+    Attributes:
+        name: For tables and file names.
+        metric: What models are scored by.
+        preprocessing: For the manifest of exported models; None where the inputs are not images.
+        digest: Hexadecimal identity of the data, the splits and the preprocessing.
+        example_inputs: Positional inputs of the model, two samples in the batch, on the CPU.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def metric(self) -> Metric: ...
+
+    @property
+    def preprocessing(self) -> Preprocessing | None: ...
+
+    @property
+    def digest(self) -> str: ...
+
+    @property
+    def example_inputs(self) -> tuple[torch.Tensor, ...]: ...
+
+    def batches(self, split: Split, *, shuffle: int | None = None, augment: bool = False) -> Batches:
+        """The split's batches: in a fixed order, or shuffled by the seed ``shuffle``; augmented on request.
+
+        Equal arguments give equal batches; augmentation draws from the seed ``shuffle`` too. Shuffled batches
+        leave out a last incomplete batch.
+        """
+        ...
+
+    def inputs(self, batch: Batch) -> tuple[torch.Tensor, ...]:
+        """The positional arguments of the model's forward pass."""
+        ...
+
+    def loss(self, outputs: Any, batch: Batch) -> torch.Tensor:
+        """The training loss, a scalar with gradient."""
+        ...
+
+    def distillation_loss(self, outputs: Any, teacher_outputs: Any) -> torch.Tensor:
+        """How far the outputs are from a teacher's, a scalar with gradient on the scale of ``loss``."""
+        ...
+
+    def score(self, predictions: Iterable[tuple[Any, Batch]]) -> Score:
+        """The metric over pairs (outputs, batch); consumes the iterable once, keeping no tensors."""
+        ...
+
+
+tasks: Registry[Callable[..., Task]] = Registry("tasks")
+"""Factories of tasks; keyword arguments are the configuration's ``data`` section without ``name``."""
+
+
+def move(batch: Batch, device: torch.device) -> Batch:
+    """The batch with every tensor in it on ``device``; tuples, lists and dicts keep their form."""
+    if isinstance(batch, torch.Tensor):
+        return batch.to(device, non_blocking=True)
+    if isinstance(batch, Mapping):
+        return {key: move(value, device) for key, value in batch.items()}
+    if isinstance(batch, (tuple, list)):
+        return type(batch)(move(value, device) for value in batch)
+    return batch
