@@ -183,9 +183,11 @@ def structural(p: Provenance, call: Call) -> None:
         shape[dim] = -1
         spread = torch.from_numpy(array).reshape(shape).expand(source.shape)
         moved = _run_on_labels(call, spread)
-        if set(np.unique(moved.numpy()).tolist()) - {NONE} != set(array.tolist()) - {NONE}:
+        varying = [d for d in range(moved.dim()) if moved.shape[d] > 1 and moved.stride(d) != 0]
+        grid = moved[tuple(slice(None) if d in varying else 0 for d in range(moved.dim()))].numpy()
+        if set(np.unique(grid).tolist()) - {NONE} != set(array.tolist()) - {NONE}:
             p.protect(array, f"{_at(p)}{call.name} cuts them at a fixed position")
-        target, along = _as_one_dimension(p, moved)
+        target, along = _as_one_dimension(p, varying, grid)
         if target is None or target in dims:
             p.protect(array, f"{_at(p)}{call.name} mixes them with other channels or with space")
             continue
@@ -203,15 +205,14 @@ def _run_on_labels(call: Call, labels: torch.Tensor) -> torch.Tensor:
     return moved
 
 
-def _as_one_dimension(p: Provenance, labels: torch.Tensor) -> tuple[int | None, IntArray]:
+def _as_one_dimension(p: Provenance, varying: list[int], grid: IntArray) -> tuple[int | None, IntArray]:
     """Which single dimension the labels vary along, and one label per position of it.
 
-    Where they vary along several (a channel axis viewed as heads x width, or shuffled into space), tensors stay
+    ``grid`` holds the labels over the dimensions ``varying`` alone. Where they vary along several (a channel axis viewed as heads x width, or shuffled into space), tensors stay
     rectangular only if whole slices are removed: all labels of a slice are tied, along the dimension that leaves
     the most classes.
     """
-    varying = [d for d in range(labels.dim()) if labels.shape[d] > 1 and labels.stride(d) != 0]
-    grid = labels[tuple(slice(None) if d in varying else 0 for d in range(labels.dim()))].numpy()
+    varying = list(varying)
     for position in range(len(varying) - 1, -1, -1):  # drop what is constant after a copy
         first = grid.take([0], axis=position)
         if (grid == first).all():
