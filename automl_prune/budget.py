@@ -15,7 +15,7 @@ from automl_prune.registry import nearest
 
 _SUFFIXES = {"k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 _NUMBER = re.compile(r"([0-9][0-9_]*\.?[0-9]*(?:[eE][+-]?[0-9]+)?|\.[0-9]+)\s*([kKMGT%]?)")
-_EXAMPLES = "a fraction of the dense model in (0, 1] such as 0.5 or '50%', or an absolute value such as 20000000 or '20M'"
+_EXAMPLES = "a fraction of the dense model in (0, 1] such as 0.5 or '50%', or an absolute value such as '20M'"
 _FLOPS_PER_MAC = 2
 
 
@@ -44,8 +44,9 @@ class Bound:
 class Budget:
     """Upper bounds on costs, in the order given; the first is the cost axis of the front. Immutable.
 
-    A number in (0, 1] is a fraction of the dense model; a larger one, or one with a suffix (k, M, G, T), is absolute.
-    ``flops`` is understood as MACs: an absolute value is halved (1 MAC = 2 FLOPs), a fraction is the same fraction.
+    A number in (0, 1] is a fraction of the dense model; a larger one, or one with a suffix (k, M, G, T),
+    is absolute. ``flops`` is understood as MACs: an absolute value is halved (1 MAC = 2 FLOPs), a fraction is
+    the same fraction.
 
     >>> Budget(macs=0.5, params="300k").limits({"macs": 1000, "params": 1e6})
     {'macs': 500.0, 'params': 300000.0}
@@ -64,7 +65,7 @@ class Budget:
             bound = _bound(name, value)
             if bound.metric in bounds:
                 raise BudgetError(
-                    f"budget {bounds[bound.metric].given} and {bound.given} bound the same cost; keep one of them"
+                    f"budget {bounds[bound.metric].given} and {bound.given} bound the same cost; keep one"
                 )
             bounds[bound.metric] = bound
         if not bounds:
@@ -76,11 +77,9 @@ class Budget:
 
     @classmethod
     def parse(cls, values: object) -> Budget:
-        """The budget of a configuration's ``budget`` section, a mapping from metric names to numbers or strings."""
+        """The budget of a configuration's ``budget`` section: numbers or strings by metric name."""
         if not isinstance(values, Mapping) or not all(isinstance(name, str) for name in values):
-            raise BudgetError(
-                f"budget {values!r} is not a mapping; write for example `budget: {{macs: 0.5}}`"
-            )
+            raise BudgetError(f"budget {values!r} is not a mapping; write for example `budget: {{macs: 0.5}}`")
         return cls(**values)
 
     @property
@@ -97,7 +96,7 @@ class Budget:
         return {bound.metric: bound.limit(dense) for bound, dense in self._with_dense(dense_costs)}
 
     def describe(self, dense_costs: Mapping[str, float]) -> str:
-        """One line per bound for people: absolute, as a fraction of the dense model, and what was converted."""
+        """One line per bound for people: absolute, relative to the dense model, and what was converted."""
         return "\n".join(_describe(bound, dense) for bound, dense in self._with_dense(dense_costs))
 
     def _with_dense(self, dense_costs: Mapping[str, float]) -> Iterator[tuple[Bound, float]]:
@@ -147,9 +146,8 @@ def _number(name: str, value: object) -> tuple[float, bool]:
 
 def _describe(bound: Bound, dense: float) -> str:
     limit, unit = bound.limit(dense), cost_metrics[bound.metric].unit
-    text = (
-        f"{bound.metric} <= {_short(limit)} {unit}, {limit / dense:.1%} of the dense model's {_short(dense)}"
-    )
+    text = f"{bound.metric} <= {format_quantity(limit)} {unit}"
+    text += f", {limit / dense:.1%} of the dense model's {format_quantity(dense)}"
     if bound.given.startswith("flops="):
         how = "the same fraction of FLOPs" if bound.relative else "1 MAC = 2 FLOPs, so half of it"
         text += f" (from {bound.given}: {how})"
@@ -158,8 +156,8 @@ def _describe(bound: Bound, dense: float) -> str:
     return text
 
 
-def _short(value: float) -> str:
-    """Four significant digits with a suffix, e.g. 20.35M."""
+def format_quantity(value: float) -> str:
+    """A number for people, four significant digits with a suffix, e.g. 20.35M."""
     for suffix, factor in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if abs(value) >= factor:
             return f"{value / factor:.4g}{suffix}"

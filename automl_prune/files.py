@@ -92,4 +92,6 @@ def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
             metadata = dict(file.metadata() or {})
             return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118  # not a mapping
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is not a complete safetensors file ({error}); restore it or train again") from error
+        raise CheckpointError(
+            f"{path} is not a complete safetensors file ({error}); restore it or train again"
+        ) from error

@@ -165,9 +165,7 @@ class _Grouping:
         return ChannelGraph(
             groups=tuple(self._group(name, numbers, channels) for name, numbers in named.items()),
             skipped=tuple(Skipped(name, width, reason) for (name, reason), width in skipped.items()),
-            shapes={
-                name: tuple(t.shape) for name, t in [*self.model.named_parameters(), *self.model.named_buffers()]
-            },
+            shapes={name: tuple(t.shape) for name, t in [*self.model.named_parameters(), *self.model.named_buffers()]},
             terms=tuple(
                 Term(term.layer, term.coefficient, tuple(lengths(axis) for axis in term.axes))
                 for term in self.provenance.contractions
@@ -221,7 +219,9 @@ class _Grouping:
         return {number: frozenset(found.items()) for number, found in counts.items()}
 
     def _named(
-        self, prunable: Mapping[tuple[object, ...], list[int]], channels: Mapping[int, Mapping[int, list[int]]]
+        self,
+        prunable: Mapping[tuple[object, ...], list[int]],
+        channels: Mapping[int, Mapping[int, list[int]]],
     ) -> dict[str, list[int]]:
         """Groups by name, in network order; channels in the order of their first producer."""
         rows = []
@@ -229,7 +229,7 @@ class _Grouping:
             producers = [axis for axis in channels[numbers[0]] if self.roles[axis] == "producer"]
             layer = self._layer(producers)
             first = next(a for a in producers if self.provenance.axes[a].parameter.rpartition(".")[0] == layer)
-            rows.append((layer, sorted(numbers, key=lambda n: channels[n][first][0])))  # noqa: B023  # used at once
+            rows.append((layer, sorted(numbers, key=lambda n: channels[n][first][0])))  # used at once
         rows.sort(key=lambda row: self.order.get(row[0], len(self.order)))
         named: dict[str, list[int]] = {}
         for layer, numbers in rows:
@@ -258,12 +258,12 @@ class _Grouping:
             axes = []
             for dim, size in enumerate(parameter.shape):
                 found = labelled.get((name, dim))
-                axes.append(
-                    lengths(np.arange(found.start, found.start + size)) if found else AxisLength(size, {})
-                )
+                axes.append(lengths(np.arange(found.start, found.start + size)) if found else AxisLength(size, {}))
             constant = [axis for axis in axes if not axis.positions]
             yield Term(
-                name, int(np.prod([a.constant for a in constant], dtype=np.int64)), tuple(a for a in axes if a.positions)
+                name,
+                int(np.prod([a.constant for a in constant], dtype=np.int64)),
+                tuple(a for a in axes if a.positions),
             )
 
 

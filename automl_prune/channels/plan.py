@@ -93,7 +93,9 @@ class Plan:
             layers = list(dict.fromkeys(member.parameter.rpartition(".")[0] for member in group.members))
             touched = ", ".join(layers[:4]) + (f" and {len(layers) - 4} more" if len(layers) > 4 else "")
             lines.append(f"{group.name:32} {len(self.kept[group.name]):5}/{group.width:<5}  {touched}")
-        lines += [f"{c.metric}: {c.dense:,.0f} -> {c.value:,.0f} ({100 * c.ratio:.1f} %)" for c in self.costs().values()]
+        lines += [
+            f"{c.metric}: {c.dense:,.0f} -> {c.value:,.0f} ({100 * c.ratio:.1f} %)" for c in self.costs().values()
+        ]
         return "\n".join(lines)
 
     def to_json(self) -> dict[str, Any]:
@@ -101,8 +103,7 @@ class Plan:
         return {
             "kept": {name: list(indices) for name, indices in self.kept.items()},
             "slices": {
-                name: {str(axis): list(indices) for axis, indices in axes.items()}
-                for name, axes in self.slices.items()
+                name: {str(axis): list(indices) for axis, indices in axes.items()} for name, axes in self.slices.items()
             },
             "shapes": {name: list(self.graph.shapes[name]) for name in self.slices},
             "digest": self.digest,

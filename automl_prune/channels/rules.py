@@ -31,7 +31,7 @@ class Call:
     @property
     def name(self) -> str:
         """The operator's name for messages, e.g. ``cat``."""
-        return self.func.overloadpacket.__name__
+        return str(self.func.overloadpacket.__name__)
 
     def argument(self, position: int, name: str, default: Any = None) -> Any:
         """An argument whichever way it was passed."""
@@ -113,7 +113,10 @@ def _array(labels: Labels, dim: int, size: int) -> IntArray:
 # ---------------------------------------------------------------------------------------------- pointwise
 
 
-@rule(aten.copy_)
+@rule(
+    aten.copy_, aten.hardswish, aten.hardswish_, aten.relu6, aten.dropout_, aten.rrelu_with_noise, aten.prelu,
+    aten._prelu_kernel, aten.masked_fill, aten.masked_fill_,
+)  # fmt: skip  # pointwise, but not tagged so by torch
 def pointwise(p: Provenance, call: Call) -> None:
     """Tie the labels that meet, under broadcasting; a dimension that is broadcast brings no labels."""
     for out in call.outputs:
@@ -136,7 +139,7 @@ def pointwise(p: Provenance, call: Call) -> None:
 def _guard_written_view(p: Provenance, call: Call, dims: dict[int, IntArray]) -> None:
     """Writing channels into part of an unlabelled tensor: the whole tensor does not learn of them, so protect."""
     first = call.args[0] if call.args else None
-    writes = isinstance(first, torch.Tensor) and call.func.name().split(".")[0].endswith("_")
+    writes = isinstance(first, torch.Tensor) and call.name.endswith("_")
     if writes and isinstance(first, torch.Tensor) and first._is_view() and not p.of(first).dims:
         for array in dims.values():
             p.protect(array, f"{_at(p)}{call.name} writes them into a part of another tensor")
@@ -145,7 +148,7 @@ def _guard_written_view(p: Provenance, call: Call, dims: dict[int, IntArray]) ->
 @rule(
     aten.clone, aten.contiguous, aten.detach, aten.alias, aten._to_copy, aten.lift_fresh, aten.native_dropout,
     aten.zeros_like, aten.ones_like, aten.empty_like, aten.rand_like, aten.randn_like, aten.full_like,
-    aten.bernoulli, aten.bernoulli_, aten.uniform_, aten.normal_, aten.fill_, aten.zero_, aten.dropout,
+    aten.bernoulli, aten.bernoulli_, aten.uniform_, aten.normal_, aten.zero_,
 )  # fmt: skip
 def same_labels(p: Provenance, call: Call) -> None:
     """The result has the first argument's shape and labels."""
@@ -216,7 +219,7 @@ def _as_one_dimension(p: Provenance, varying: list[int], grid: IntArray) -> tupl
     for position in range(len(varying) - 1, -1, -1):  # drop what is constant after a copy
         first = grid.take([0], axis=position)
         if (grid == first).all():
-            grid = grid.take(0, axis=position)
+            grid = np.asarray(grid.take(0, axis=position))
             del varying[position]
     if not varying:
         return None, np.zeros(0, dtype=np.int64)
@@ -453,7 +456,13 @@ def _contract(p: Provenance, unlabelled: int, axes: Sequence[IntArray]) -> None:
 
 
 def _depthwise(
-    p: Provenance, incoming: IntArray, weight: torch.Tensor, read: IntArray, made: IntArray, *, transposed: bool
+    p: Provenance,
+    incoming: IntArray,
+    weight: torch.Tensor,
+    read: IntArray,
+    made: IntArray,
+    *,
+    transposed: bool,
 ) -> IntArray:
     where = f"{_at(p)}depthwise convolution"
     if transposed:  # weight (channels, multiplier, ...): axis 0 is the channel, axis 1 must stay

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -26,9 +27,7 @@ def prune(model: nn.Module, plan: Plan) -> nn.Module:
     """
     actual = {name: tuple(t.shape) for name, t in [*model.named_parameters(), *model.named_buffers()]}
     if actual != dict(plan.graph.shapes):
-        wrong = sorted(
-            n for n in {*actual, *plan.graph.shapes} if actual.get(n) != plan.graph.shapes.get(n)
-        )
+        wrong = sorted(n for n in {*actual, *plan.graph.shapes} if actual.get(n) != plan.graph.shapes.get(n))
         raise PlanError(
             f"the plan was made for another model: {wrong[0]!r} has shape {actual.get(wrong[0])} here and "
             f"{plan.graph.shapes.get(wrong[0])} in the plan; trace this model and plan again"
@@ -73,7 +72,7 @@ def _check(name: str, tensor: torch.Tensor, axis: int, kept: tuple[int, ...]) ->
     if not 0 <= axis < tensor.dim():
         raise PlanError(f"{name!r} has shape {tuple(tensor.shape)} and no axis {axis}")
     size = tensor.shape[axis]
-    increasing = all(a < b for a, b in zip(kept, kept[1:], strict=False))
+    increasing = all(a < b for a, b in pairwise(kept))
     if not kept or not increasing or kept[0] < 0 or kept[-1] >= size:
         raise PlanError(
             f"{name!r} axis {axis} has positions 0 to {size - 1}; the kept ones must be increasing and among them"

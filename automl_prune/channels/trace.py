@@ -20,7 +20,7 @@ _MAX_DEPTH = 6  # of objects searched for output tensors
 
 class _Tracer(TorchDispatchMode):
     def __init__(self, provenance: Provenance) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # torch's class carries no annotations
         self.provenance = provenance
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

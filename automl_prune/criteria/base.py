@@ -16,7 +16,7 @@ from automl_prune.registry import Registry
 
 @dataclass(frozen=True, slots=True)
 class CriterionContext:
-    """Everything a criterion may look at. Immutable; the tensors are the model's own and are never written to.
+    """Everything a criterion may look at. Immutable; the tensors are the model's own, never written to.
 
     Attributes:
         parameters: Parameters and buffers of the dense model, by qualified name.
@@ -48,8 +48,8 @@ class CriterionContext:
 
 
 Criterion = Callable[[CriterionContext, ChannelGroup], torch.Tensor]
-"""Importance of every channel of a group, shape (width,), finite, at least 0; the highest are kept. A pure function.
-Only the order and the ratios within a group have a meaning: ``score_groups`` removes the unit."""
+"""Importance of every channel of a group, shape (width,), finite, at least 0; the highest are kept. A pure
+function. Only the order and the ratios within a group have a meaning: ``score_groups`` removes the unit."""
 
 criteria: Registry[Criterion] = Registry("criteria")
 
@@ -58,9 +58,9 @@ def filter_rows(context: CriterionContext, group: ChannelGroup) -> torch.Tensor:
     """The weights that compute each channel, in one row per channel: the matrix magnitude criteria work on.
 
     Rows of producers (output axes of convolutions and linear layers) and filters of depthwise convolutions
-    (channelwise members with at least two dimensions), side by side in the order of the group's members. Channels
-    tied by a residual connection have one filter in every layer that writes to the stream; all of them count.
-    Biases and norms are left out.
+    (channelwise members with at least two dimensions), side by side in the order of the group's members.
+    Channels tied by a residual connection have one filter in every layer that writes to the stream; all of
+    them count. Biases and norms are left out.
 
     Returns:
         Shape (width, total weights per channel), float64 on the CPU.
@@ -71,7 +71,7 @@ def filter_rows(context: CriterionContext, group: ChannelGroup) -> torch.Tensor:
     rows = [context.values(member) for member in group.members if _is_filter(context, member)]
     if not rows:
         raise ModelError(
-            f"group {group.name!r} has no weights that compute its channels, so they cannot be ranked by weights; "
+            f"group {group.name!r} has no weights that compute its channels, so weights cannot rank them; "
             f"put {group.name!r} under `exclude` in the search space"
         )
     return torch.cat(rows, dim=1)

@@ -17,18 +17,19 @@ def l1(context: CriterionContext, group: ChannelGroup) -> torch.Tensor:
 
 @criteria.register("l2")
 def l2(context: CriterionContext, group: ChannelGroup) -> torch.Tensor:
-    """Euclidean norm of the filter weights (the ablation of arXiv:1608.08710, section 4.5). Shape (width,)."""
+    """Euclidean norm of the filter weights (an ablation in arXiv:1608.08710), shape (width,)."""
     return filter_rows(context, group).square().sum(dim=1).sqrt()
 
 
 @criteria.register("geometric_median")
 def geometric_median(context: CriterionContext, group: ChannelGroup) -> torch.Tensor:
-    """Sum of the distances to the group's other filters (FPGM, He et al. 2019, arXiv:1811.00250, equation 6).
+    """Sum of the distances to the group's other filters (FPGM, He et al. 2019, arXiv:1811.00250, section 3).
 
-    A filter near the geometric median of its layer can be replaced by the others and scores low. Shape (width,).
+    A filter near the geometric median of its layer can be replaced by the others and scores low. Shape
+    (width,).
     """
     rows = filter_rows(context, group)
-    # Scaled so that squares neither overflow nor vanish; the Gram matrix makes 2048 channels a matter of a second.
+    # Scaled so that squares neither overflow nor vanish; cdist's Gram matrix makes 2048 channels quick.
     scale = rows.abs().max().clamp(min=torch.finfo(rows.dtype).tiny)
     distances = torch.cdist(rows / scale, rows / scale).fill_diagonal_(0.0)
     return scale * distances.sum(dim=1)
@@ -36,12 +37,16 @@ def geometric_median(context: CriterionContext, group: ChannelGroup) -> torch.Te
 
 @criteria.register("bn_scale")
 def bn_scale(context: CriterionContext, group: ChannelGroup) -> torch.Tensor:
-    """Sum of the absolute BatchNorm scales of a channel (Liu et al. 2017, arXiv:1708.06519, section 3). Shape (width,).
+    """Sum of a channel's absolute BatchNorm scales (Liu et al. 2017, arXiv:1708.06519, section 3).
 
-    A norm counts when it keeps running statistics, as BatchNorm does and LayerNorm and GroupNorm do not: the scale
-    of those does not say how large the channel is. A group without one (the hidden layer of a classifier, a LeNet) is
-    scored by ``l1``, so that one model may have both kinds; ``has_bn_scale`` tells which groups these are. Scores are
-    normalised within a group before anything compares groups, so the two units never meet.
+    A norm counts when it keeps running statistics, as BatchNorm does; LayerNorm and GroupNorm do not, and
+    their scale does not say how large a channel is. A group without one (the hidden layer of a
+    classifier, a LeNet) is scored by ``l1``, so that one model may have both kinds; ``has_bn_scale``
+    tells which groups these are. Scores are normalised within a group before anything compares groups, so
+    the two units never meet.
+
+    Returns:
+        Shape (width,).
     """
     scales = [context.values(member) for member in group.members if _is_bn_scale(context, member)]
     if not scales:
@@ -62,7 +67,7 @@ def _is_bn_scale(context: CriterionContext, member: Member) -> bool:
 
 @criteria.register("random")
 def random(context: CriterionContext, group: ChannelGroup) -> torch.Tensor:
-    """Uniform random scores that depend on the seed and the group's name alone: the baseline to beat. Shape (width,)."""
+    """Uniform random scores from the seed and the group's name alone, a baseline to beat; shape (width,)."""
     return torch.rand(
         group.width, generator=generator("criterion", context.seed, group.name), dtype=torch.float64
     )

@@ -35,7 +35,7 @@ class BasicBlock(nn.Module):
 
 
 class CifarResNet(nn.Module):
-    """A stem, three stages of ``blocks`` residual blocks of widths w, 2w and 4w, global pooling, a linear head.
+    """A stem, three stages of residual blocks of widths w, 2w and 4w, global pooling, a linear head.
 
     Args:
         blocks: Blocks per stage, n in 6n+2.

@@ -12,8 +12,8 @@ import torch
 from automl_prune.registry import Registry
 
 Split = Literal["train", "val", "test"]
-"""Training data; validation data, held out of the training data, on which everything is chosen; test data, on which
-nothing is ever chosen."""
+"""Training data; validation data, held out of the training data, on which everything is chosen; test data, on
+which nothing is ever chosen."""
 
 Batch = Any
 """Whatever the task's own ``batches`` yield: tensors, or tuples, lists and dicts of tensors."""
@@ -108,34 +108,40 @@ class Batches(Protocol):
 class Task(Protocol):
     """Data, loss and metric of one problem. Batches come on the CPU; ``move`` takes them to a device.
 
-    Attributes:
-        name: For tables and file names.
-        metric: What models are scored by.
-        preprocessing: For the manifest of exported models; None where the inputs are not images.
-        digest: Hexadecimal identity of the data, the splits and the preprocessing.
-        example_inputs: Positional inputs of the model, two samples in the batch, on the CPU.
+    A registered implementation is built by a factory in ``tasks``; ``ClassVar`` or plain attributes serve as well
+    as properties.
     """
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """For tables and file names."""
+        ...
 
     @property
-    def metric(self) -> Metric: ...
+    def metric(self) -> Metric:
+        """What models are scored by."""
+        ...
 
     @property
-    def preprocessing(self) -> Preprocessing | None: ...
+    def preprocessing(self) -> Preprocessing | None:
+        """For the manifest of exported models; None where the inputs are not images."""
+        ...
 
     @property
-    def digest(self) -> str: ...
+    def digest(self) -> str:
+        """Hexadecimal identity of the data, the splits and the preprocessing."""
+        ...
 
     @property
-    def example_inputs(self) -> tuple[torch.Tensor, ...]: ...
+    def example_inputs(self) -> tuple[torch.Tensor, ...]:
+        """Positional inputs of the model, two samples in the batch, on the CPU."""
+        ...
 
     def batches(self, split: Split, *, shuffle: int | None = None, augment: bool = False) -> Batches:
         """The split's batches: in a fixed order, or shuffled by the seed ``shuffle``; augmented on request.
 
         Equal arguments give equal batches; augmentation draws from the seed ``shuffle`` too. Shuffled batches
-        leave out a last incomplete batch.
+        leave out a last incomplete batch, unless it is the only one.
         """
         ...
 

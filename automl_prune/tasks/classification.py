@@ -25,12 +25,18 @@ class LabelledImages(Protocol):
     """
 
     @property
-    def preprocessing(self) -> Preprocessing: ...
+    def preprocessing(self) -> Preprocessing:
+        """How raw images become inputs, and the names of the classes."""
+        ...
 
     @property
-    def digest(self) -> str: ...
+    def digest(self) -> str:
+        """Identity of the images, the splits and the preprocessing."""
+        ...
 
-    def batches(self, split: Split, *, shuffle: int | None, augment: bool) -> Batches: ...
+    def batches(self, split: Split, *, shuffle: int | None, augment: bool) -> Batches:
+        """See ``Task.batches``."""
+        ...
 
 
 @final
@@ -47,6 +53,10 @@ class Classification:
     name: str
     images: LabelledImages
     label_smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.label_smoothing < 1:
+            raise DataError(f"label_smoothing is {self.label_smoothing}; choose a number in [0, 1)")
 
     metric: ClassVar[Metric] = ACCURACY
 
@@ -113,8 +123,7 @@ def stratified_holdout(labels: torch.Tensor, count: int, *, seed: int) -> tuple[
     """
     if not 0 < count < len(labels):
         raise DataError(
-            f"cannot hold out {count} of {len(labels)} samples for validation; choose between 1 and "
-            f"{len(labels) - 1}"
+            f"cannot hold out {count} of {len(labels)} samples for validation; choose between 1 and {len(labels) - 1}"
         )
     classes, sizes = torch.unique(labels, return_counts=True)
     floors = sizes * count // len(labels)

@@ -31,7 +31,7 @@ def read_idx(path: Path) -> torch.Tensor:
         uint8 tensor of the shape the file states.
 
     Raises:
-        DataError: The file is missing, not IDX, of another type than unsigned bytes, or not of the stated size.
+        DataError: The file is missing, no IDX file, not of unsigned bytes, or not of the stated size.
     """
     try:
         content = path.read_bytes()
@@ -40,9 +40,10 @@ def read_idx(path: Path) -> torch.Tensor:
     except FileNotFoundError as error:
         raise DataError(f"{path} is missing; put the IDX file there or correct data.root") from error
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path} cannot be read ({error}); it is damaged or incomplete: fetch it again") from error
+        raise DataError(f"{path} cannot be read ({error}); it is damaged or truncated: fetch it again") from error
     if len(content) < 4 or content[:2] != b"\0\0":
-        raise DataError(f"{path} is not an IDX file: it starts with {content[:4].hex() or 'nothing'}, not 0000")
+        start_ = content[:4].hex() or "nothing"
+        raise DataError(f"{path} is not an IDX file: it starts with {start_} instead of two zero bytes")
     kind, dimensions = content[2], content[3]
     if kind != _UNSIGNED_BYTES:
         raise DataError(f"{path} holds IDX type {kind:#04x}; only unsigned bytes (0x08) are images or labels")
@@ -85,10 +86,9 @@ def fashion_mnist(
         "Get them by `apt-get install dataset-fashion-mnist` (root: /usr/share/datasets/fashion-mnist) or by "
         "`torchvision.datasets.FashionMNIST(root, download=True)` in Python, and set data.root"
     )
+    folder = _find_folder(Path(root), ("", "FashionMNIST/raw"), help_)
     augmentation = Augmentation(padding=crop_padding, flip=flip)
-    images = _idx_images(
-        Path(root), ("", "FashionMNIST/raw"), help_, FASHION_MNIST_CLASSES, batch_size, validation, augmentation
-    )
+    images = _idx_images(folder, help_, FASHION_MNIST_CLASSES, batch_size, validation, augmentation)
     return Classification("fashion_mnist", images, label_smoothing)
 
 
@@ -118,22 +118,21 @@ def idx(
         DataError: Files are missing or damaged.
     """
     names = None if classes is None else tuple(classes)
-    augmentation = Augmentation(padding=crop_padding, flip=flip)
     help_ = "Put the four files of MNIST's layout there, plain or .gz, or correct data.root"
-    images = _idx_images(Path(root), ("", "MNIST/raw", "raw"), help_, names, batch_size, validation, augmentation)
+    folder = _find_folder(Path(root), ("", "MNIST/raw", "raw"), help_)
+    augmentation = Augmentation(padding=crop_padding, flip=flip)
+    images = _idx_images(folder, help_, names, batch_size, validation, augmentation)
     return Classification("idx", images, label_smoothing)
 
 
 def _idx_images(
-    root: Path,
-    layouts: tuple[str, ...],
+    folder: Path,
     help_: str,
     classes: tuple[str, ...] | None,
     batch_size: int,
     validation: int,
     augmentation: Augmentation,
 ) -> TensorImages:
-    folder = _find_folder(root, layouts, help_)
     training = _read_pair(folder, "train", help_)
     test = _read_pair(folder, "t10k", help_)
     if training.images.shape[1:] != test.images.shape[1:]:
@@ -177,7 +176,7 @@ def _read_pair(folder: Path, prefix: str, help_: str) -> LabelledTensors:
     images, labels = read_idx(paths[0]), read_idx(paths[1])
     if images.dim() != 3 or labels.dim() != 1 or len(images) != len(labels):
         raise DataError(
-            f"{paths[0]} has shape {tuple(images.shape)} and {paths[1]} {tuple(labels.shape)}; expected (samples, "
-            "height, width) and (samples,) with equally many samples"
+            f"{paths[0]} has shape {tuple(images.shape)} and {paths[1]} {tuple(labels.shape)}; expected "
+            "(samples, height, width) and (samples,) with equally many samples"
         )
     return LabelledTensors(images.unsqueeze(1), labels.long())

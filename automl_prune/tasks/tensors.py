@@ -28,6 +28,10 @@ class Augmentation:
     padding: int = 0
     flip: bool = False
 
+    def __post_init__(self) -> None:
+        if self.padding < 0:
+            raise DataError(f"crop_padding is {self.padding}; choose 0 or more pixels")
+
     def __call__(self, images: torch.Tensor, random: torch.Generator) -> torch.Tensor:
         """Augmented copies of images, shape (batch, channels, height, width), drawing from ``random``."""
         batch, channels, height, width = images.shape
@@ -113,10 +117,9 @@ class TensorImages:
                 raise DataError(f"the {name} split holds no images; give more data or hold out fewer")
             low, high = int(split.labels.min()), int(split.labels.max())
             if low < 0 or high >= len(classes):
-                wrong = low if low < 0 else high
                 raise DataError(
-                    f"the {name} split has label {wrong}, but there are {len(classes)} classes; labels go from "
-                    f"0 to {len(classes) - 1}"
+                    f"labels of the {name} split go from {low} to {high}, but there are {len(classes)} classes, 0 "
+                    f"to {len(classes) - 1}; correct the labels or data.classes"
                 )
         mean, std = _moments(splits["train"].images, highest)
         _, channels, height, width = splits["train"].images.shape
@@ -138,7 +141,8 @@ class TensorImages:
 
     def batches(self, split: Split, *, shuffle: int | None, augment: bool) -> Batches:
         """See ``Task.batches``; a split smaller than one batch is one batch even when shuffled."""
-        return _TensorBatches(self, self.splits[split], shuffle, self.augmentation if augment else Augmentation())
+        augmentation = self.augmentation if augment else Augmentation()
+        return _TensorBatches(self, self.splits[split], shuffle, augmentation)
 
     def normalise(self, images: torch.Tensor) -> torch.Tensor:
         """Raw images as the model's input, float32."""
@@ -182,5 +186,3 @@ def _moments(images: torch.Tensor, highest: float) -> tuple[tuple[float, ...], t
         means.append(round(mean, 6))
         stds.append(round(variance**0.5, 6) or 1.0)
     return tuple(means), tuple(stds)
-
-

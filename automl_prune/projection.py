@@ -1,0 +1,248 @@
+"""From a point of the search space to widths that meet every budget: no trial is spent over budget."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from automl_prune.budget import format_quantity
+from automl_prune.candidate import Candidate, GroupChoice
+from automl_prune.channels import ChannelGraph
+from automl_prune.costs import WidthPolynomial
+from automl_prune.errors import BudgetError, ConfigError
+from automl_prune.registry import nearest
+from automl_prune.space import FloatParameter, Parameter, Space
+
+Widths = NDArray[np.int64]
+
+
+class Projector:
+    """Maps points of a space to candidates within the budget. Deterministic, immutable, changes no argument.
+
+    A point gives every group g a weight ``I_g ** importance_exponent * exp(residual_g)``, and the group
+    wants to keep the fraction ``scale * weight`` of its channels, rounded to the nearest allowed width.
+    The scale is the greatest at which the cost meets the target; what rounding leaves over then goes to
+    single groups, one step at a time, to the one whose fraction falls shortest of its next width first.
+    So no group of the result can be raised by a step within the target and the budgets, and a larger
+    target never gives a cheaper candidate.
+
+    The target is ``target_cost`` times the greatest cost within the first budget; every other budget
+    holds as it is.
+
+    ``I_g`` is the participation ratio ``(sum s)^2 / (n sum s^2)`` of the criterion's scores of the group,
+    from 1/n (one channel has everything) to 1 (all are equal), divided by its mean over the groups: with
+    a positive exponent, a group whose importance sits in few channels is cut deeper.
+
+    Args:
+        graph: Groups and exact costs.
+        space: What may be varied.
+        limits: Absolute upper bounds by metric, the first being the target's (``Budget.limits``).
+        scores: By criterion and group, shape (width,), at least 0, not all 0 (``score_groups``).
+
+    Raises:
+        BudgetError: No allowed widths meet the limits; says the reachable minimum.
+        ConfigError: The space names a group that does not exist.
+    """
+
+    def __init__(
+        self,
+        graph: ChannelGraph,
+        space: Space,
+        limits: Mapping[str, float],
+        scores: Mapping[str, Mapping[str, torch.Tensor]],
+    ) -> None:
+        self._space = space
+        self._names = tuple(group.name for group in graph.groups)
+        self._limits = dict(limits)
+        self._polynomials = _polynomials(graph, limits)
+        self._ladder = _Ladder(tuple(limit.widths() for limit in space.limits(graph.groups).values()))
+        self._importance = {name: self._importances(scores[name]) for name in space.criteria}
+        self._check_reachable(graph.dense_costs)
+        metric, first = next(iter(self._polynomials.items()))
+        self._floor = first.evaluate(self._ladder.lowest)
+        self._ceiling = min(self._limits[metric], first.evaluate(self._ladder.highest))
+
+    @property
+    def parameters(self) -> tuple[Parameter, ...]:
+        """The space's parameters for this graph, without targets below what the narrowest widths cost."""
+        found = self._space.parameters(self._names)
+        least = min(1.0, self._floor / self._ceiling)
+        return tuple(
+            replace(parameter, low=max(parameter.low, least))
+            if isinstance(parameter, FloatParameter) and parameter.name == "target_cost"
+            else parameter
+            for parameter in found
+        )
+
+    def reachable(self) -> dict[str, tuple[float, float]]:
+        """Least and greatest cost by metric that the space's width limits allow, the budget apart."""
+        return {
+            metric: (
+                float(polynomial.evaluate(self._ladder.lowest)),
+                float(polynomial.evaluate(self._ladder.highest)),
+            )
+            for metric, polynomial in self._polynomials.items()
+        }
+
+    def candidate(self, point: Mapping[str, float | str]) -> Candidate:
+        """The candidate of a point, within every budget; a target out of reach gives the narrowest widths.
+
+        Args:
+            point: A value for each of ``parameters``, no more and no less; else ``ConfigError``.
+        """
+        self._check_point(point)
+        criteria = self._criteria(point)
+        exponent = float(point.get("importance_exponent", self._space.importance_exponent[0]))
+        importance = np.array([self._importance[name][i] for i, name in enumerate(criteria)])
+        residual = np.array([float(point.get(f"residual/{name}", 0.0)) for name in self._names])
+        target = max(self._floor, float(point["target_cost"]) * self._ceiling)
+        widths = self._project(importance**exponent * np.exp(residual), target)
+        return Candidate(
+            {
+                name: GroupChoice(int(width), criterion)
+                for name, width, criterion in zip(self._names, widths, criteria, strict=True)
+            }
+        )
+
+    def uniform_point(self, criterion: str, target: float) -> dict[str, float | str]:
+        """The point where every group keeps the same fraction: the baseline a search has to beat.
+
+        Args:
+            criterion: One of the space's, for all groups; else ``ConfigError``.
+            target: Value of ``target_cost``; moved to the nearer end of its range when outside.
+        """
+        if criterion not in self._space.criteria:
+            raise ConfigError(
+                f"criterion {criterion!r} is not in the space; {nearest(criterion, self._space.criteria)}"
+            )
+        point: dict[str, float | str] = {}
+        for parameter in self.parameters:
+            if not isinstance(parameter, FloatParameter):
+                point[parameter.name] = criterion
+            elif parameter.name == "target_cost":
+                point[parameter.name] = min(max(target, parameter.low), parameter.high)
+            else:
+                point[parameter.name] = 0.0
+        return point
+
+    def _project(self, weights: NDArray[np.float64], target: float) -> Widths:
+        """The greatest widths in proportion to ``weights``, shape (groups,), within target and budgets."""
+        metric = next(iter(self._limits))
+        limits = {**self._limits, metric: min(target, self._limits[metric])}
+        raises = self._ladder.raises(weights)
+        done, beyond = 0, len(raises) + 1
+        while beyond - done > 1:
+            middle = (done + beyond) // 2
+            if self._fits(self._ladder.widths(self._rungs(raises[:middle])), limits):
+                done = middle
+            else:
+                beyond = middle
+        rungs, rest = self._rungs(raises[:done]), raises[done:]
+        while len(rest):
+            group = rest[0]
+            rungs[group] += 1
+            if self._fits(self._ladder.widths(rungs), limits):
+                rest = rest[1:]
+            else:
+                # Costs grow with every width, so what does not fit now will not fit after other raises
+                # either.
+                rungs[group] -= 1
+                rest = rest[rest != group]
+        return self._ladder.widths(rungs)
+
+    def _rungs(self, raises: NDArray[np.int64]) -> NDArray[np.int64]:
+        return np.bincount(raises, minlength=len(self._names))
+
+    def _fits(self, widths: Widths, limits: Mapping[str, float]) -> bool:
+        return all(self._polynomials[metric].evaluate(widths) <= limit for metric, limit in limits.items())
+
+    def _importances(self, scores: Mapping[str, torch.Tensor]) -> NDArray[np.float64]:
+        """The importance of every group, shape (groups,), mean 1."""
+        ratios = np.array([participation_ratio(scores[name]) for name in self._names])
+        return np.asarray(ratios / ratios.mean() if len(ratios) else ratios)
+
+    def _criteria(self, point: Mapping[str, float | str]) -> list[str]:
+        """The criterion of every group."""
+        default = point.get("criterion", self._space.criteria[0])
+        chosen = [str(point.get(f"criterion/{name}", default)) for name in self._names]
+        for name in chosen:
+            if name not in self._importance:
+                raise ConfigError(f"criterion {name!r} is not in the search space; {nearest(name, self._importance)}")
+        return chosen
+
+    def _check_point(self, point: Mapping[str, float | str]) -> None:
+        expected = {parameter.name for parameter in self.parameters}
+        for name in point:
+            if name not in expected:
+                raise ConfigError(f"point: {name!r} is no parameter of the search space; {nearest(name, expected)}")
+        if missing := sorted(expected - set(point)):
+            raise ConfigError(f"point: no value for {', '.join(missing)}; give every parameter of the search space")
+        for parameter in self.parameters:
+            value = point[parameter.name]
+            if isinstance(parameter, FloatParameter) and (isinstance(value, str) or not math.isfinite(value)):
+                raise ConfigError(f"point: {parameter.name} is {value!r}; give a finite number")
+
+    def _check_reachable(self, dense_costs: Mapping[str, float]) -> None:
+        problems = [
+            f"budget {metric} <= {format_quantity(self._limits[metric])} cannot be reached: the narrowest "
+            f"widths the search space allows cost {format_quantity(least)}, "
+            f"{least / dense_costs[metric]:.2%} of the dense model"
+            for metric, (least, _) in self.reachable().items()
+            if least > self._limits[metric]
+        ]
+        if problems:
+            raise BudgetError(
+                "\n".join(problems)
+                + "\nraise it, or let groups be narrower (min_width, max_prune_ratio, round_to, exclude)"
+            )
+
+
+class _Ladder:
+    """The allowed widths of every group as rungs from 0, and the order in which a growing scale climbs them.
+
+    Args:
+        allowed: Allowed widths by group, ascending; the last is the dense width.
+    """
+
+    def __init__(self, allowed: tuple[tuple[int, ...], ...]) -> None:
+        self._flat = np.array([width for widths in allowed for width in widths], dtype=np.int64)
+        counts = np.array([len(widths) for widths in allowed], dtype=np.int64)
+        self._first = np.cumsum(counts) - counts
+        self._group = np.repeat(np.arange(len(allowed)), counts - 1)
+        # Rounding to the nearest allowed width climbs a rung where the wanted fraction passes the middle
+        # between two.
+        self._middle = np.array([(a + b) / 2 / widths[-1] for widths in allowed for a, b in pairwise(widths)])
+        self.lowest: Widths = self.widths(np.zeros_like(counts))
+        self.highest: Widths = self.widths(counts - 1)
+
+    def widths(self, rungs: NDArray[np.int64]) -> Widths:
+        """The widths at given rungs, both of shape (groups,)."""
+        return np.asarray(self._flat[self._first + rungs])
+
+    def raises(self, weights: NDArray[np.float64]) -> NDArray[np.int64]:
+        """The group of every single raise, ordered by the scale at which ``scale * weight`` calls for it."""
+        order = np.argsort(self._middle / weights[self._group], kind="stable")
+        return np.asarray(self._group[order])
+
+
+def participation_ratio(scores: torch.Tensor) -> float:
+    """How evenly scores are spread: ``(sum s)^2 / (n sum s^2)``, in [1/n, 1]; for scores >= 0, not all 0."""
+    values = scores.double()
+    return float(values.sum() ** 2 / (len(values) * values.square().sum()))
+
+
+def _polynomials(graph: ChannelGraph, limits: Mapping[str, float]) -> dict[str, WidthPolynomial]:
+    """The polynomials of the budgeted metrics, in the budget's order."""
+    if not limits:
+        raise BudgetError("there is no budget to project onto; bound at least one cost, e.g. macs=0.5")
+    known = graph.polynomials
+    for metric in limits:
+        if metric not in known:
+            raise BudgetError(f"budget {metric}: not a cost known before a model is built; {nearest(metric, known)}")
+    return {metric: known[metric] for metric in limits}

@@ -1,0 +1,215 @@
+"""The front as rows: from a study's record to points, to named fields, to front.csv and front.json."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+
+from automl_prune.candidate import Candidate
+from automl_prune.costs import Cost
+from automl_prune.errors import StudyError
+from automl_prune.evaluation.record import Evaluation
+from automl_prune.files import write_json, write_text
+from automl_prune.front import FrontPoint, ParetoFront
+from automl_prune.report.estimate import Estimate
+from automl_prune.study.record import Finalist, StudyRecord, TrialRecord
+
+FINALIST_RUNG = 2
+Stage = Literal["search", "finalists"]
+
+
+@dataclass(frozen=True, slots=True)
+class FrontRow:
+    """One model of a front.
+
+    Attributes:
+        trial: Number of its trial.
+        origin: ``"search"`` or the baseline it is.
+        rung: 0 without training, 1 after a short fine-tuning, 2 as a finalist.
+        costs: By metric name, exact, with the dense model's beside them.
+        val: Score on the validation split, on which everything was chosen.
+        test: Score on the test split; None unless the model is a finalist.
+        knee: Whether it is the front's knee.
+        on_front: False for a finalist that another one dominates.
+        candidate: Widths and criteria.
+    """
+
+    trial: int
+    origin: str
+    rung: int
+    costs: Mapping[str, Cost]
+    val: Estimate
+    test: Estimate | None
+    knee: bool
+    on_front: bool
+    candidate: Candidate
+
+    @property
+    def is_baseline(self) -> bool:
+        """Whether it was enqueued as a baseline, not proposed by the search."""
+        return self.origin != "search"
+
+    @property
+    def criteria(self) -> str:
+        """The criteria that chose its channels, the most used first, e.g. ``"l1 (7 groups), l2 (2 groups)"``."""
+        return criteria_used(self.candidate)
+
+    def flat(self, metric: str) -> dict[str, int | float | str | bool | None]:
+        """One level of plain values: a row of front.csv and an object of front.json; absent values are None.
+
+        Args:
+            metric: Name of the score, for the column names, e.g. ``accuracy_val``.
+        """
+        row: dict[str, int | float | str | bool | None] = {"trial": self.trial, "origin": self.origin}
+        for name, cost in self.costs.items():
+            row[name] = int(cost.value) if float(cost.value).is_integer() else cost.value
+            row[f"{name}_ratio"] = cost.ratio
+        for split, estimate in (("val", self.val), ("test", self.test)):
+            row[f"{metric}_{split}"] = estimate.value if estimate else None
+            row[f"{metric}_{split}_std"] = estimate.std if estimate else None
+            row[f"{metric}_{split}_se"] = estimate.standard_error if estimate else None
+        row["seeds"] = self.val.seeds
+        row["rung"] = self.rung
+        row["knee"] = self.knee
+        return row
+
+
+def criteria_used(candidate: Candidate) -> str:
+    """The criteria of a candidate's groups in words, the most used first."""
+    counts = Counter(choice.criterion for choice in candidate.choices.values())
+    if len(counts) == 1:
+        return next(iter(counts))
+    return ", ".join(f"{name} ({count} group{'s' * (count > 1)})" for name, count in counts.most_common())
+
+
+def search_points(record: StudyRecord) -> list[FrontPoint]:
+    """One point per completed trial, in order of number: validation score against the first budget's cost."""
+    return [
+        FrontPoint(
+            trial=trial.number,
+            score=evaluation.score.value,
+            cost=evaluation.costs[record.context.cost].value,
+            feasible=bool(trial.feasible),
+            rung=evaluation.rung,
+        )
+        for trial, evaluation in completed(record)
+    ]
+
+
+def finalist_points(record: StudyRecord) -> list[FrontPoint]:
+    """One point per finalist: mean validation score over its seeds against the first budget's cost."""
+    return [
+        FrontPoint(
+            trial=trial.number,
+            score=Estimate.of([run.val for run in finalist.runs]).value,
+            cost=evaluation.costs[record.context.cost].value,
+            feasible=bool(trial.feasible),
+            rung=FINALIST_RUNG,
+        )
+        for finalist, trial, evaluation in _finalists(record)
+    ]
+
+
+def front(record: StudyRecord, stage: Stage) -> ParetoFront:
+    """The front of one stage; empty when that stage has no feasible model."""
+    points = search_points(record) if stage == "search" else finalist_points(record)
+    return ParetoFront.of(points, higher_is_better=record.context.metric.higher_is_better)
+
+
+def front_table(record: StudyRecord, stage: Stage | None = None) -> list[FrontRow]:
+    """The rows of a front in ascending order of cost.
+
+    Args:
+        record: Any study, finished or not.
+        stage: The finalists' front or the search's; by default the finalists' when there is one.
+    """
+    if stage is None:
+        stage = "finalists" if front(record, "finalists").points else "search"
+    return [row for row in _rows(record, stage) if row.on_front]
+
+
+def finalist_table(record: StudyRecord) -> list[FrontRow]:
+    """All feasible finalists in ascending order of cost, those that others dominate too."""
+    return _rows(record, "finalists")
+
+
+def trial_row(record: StudyRecord, number: int) -> FrontRow:
+    """The row of one completed trial as the search evaluated it, on the front or not."""
+    for trial, evaluation in completed(record):
+        if trial.number == number:
+            return _row(trial, evaluation, front(record, "search"), None)
+    raise StudyError(f"trial {number} is not a completed trial of study {record.context.name!r}")
+
+
+def write_front(record: StudyRecord, directory: Path) -> tuple[Path, Path]:
+    """Write ``front.csv`` and ``front.json`` atomically into a run directory; returns their paths.
+
+    An empty front gives a CSV with the header alone and an empty JSON list.
+    """
+    metric = record.context.metric.name
+    rows = [row.flat(metric) for row in front_table(record)]
+    csv, json = directory / "front.csv", directory / "front.json"
+    columns = list(rows[0]) if rows else _columns(record)
+    frame = pd.DataFrame(rows, columns=pd.Index(columns))
+    write_text(csv, frame.to_csv(index=False, lineterminator="\n"))
+    write_json(json, rows)
+    return csv, json
+
+
+def completed(record: StudyRecord) -> list[tuple[TrialRecord, Evaluation]]:
+    """The completed trials with their evaluations, in order of number."""
+    return [(trial, trial.evaluation) for trial in record.trials if trial.evaluation is not None]
+
+
+def _columns(record: StudyRecord) -> list[str]:
+    costs = [column for name in record.context.dense_costs for column in (name, f"{name}_ratio")]
+    scores = [
+        f"{record.context.metric.name}_{split}{tail}" for split in ("val", "test") for tail in ("", "_std", "_se")
+    ]
+    return ["trial", "origin", *costs, *scores, "seeds", "rung", "knee"]
+
+
+def _finalists(record: StudyRecord) -> list[tuple[Finalist, TrialRecord, Evaluation]]:
+    by_number = {trial.number: (trial, evaluation) for trial, evaluation in completed(record)}
+    for finalist in record.finalists:
+        if finalist.trial not in by_number:
+            raise StudyError(
+                f"study {record.context.name!r} holds a finalist of trial {finalist.trial}, "
+                "which is not a completed trial; its storage is damaged, restore it or start a new study"
+            )
+    return [(finalist, *by_number[finalist.trial]) for finalist in record.finalists]
+
+
+def _rows(record: StudyRecord, stage: Stage) -> list[FrontRow]:
+    chosen = front(record, stage)
+    if stage == "search":
+        rows: Sequence[FrontRow] = [
+            _row(trial, evaluation, chosen, None)
+            for trial, evaluation in completed(record)
+            if trial.number in chosen.trials
+        ]
+    else:
+        rows = [_row(t, e, chosen, finalist) for finalist, t, e in _finalists(record) if t.feasible]
+    return sorted(rows, key=lambda row: (row.costs[record.context.cost].value, row.trial))
+
+
+def _row(
+    trial: TrialRecord, evaluation: Evaluation, chosen: ParetoFront, finalist: Finalist | None
+) -> FrontRow:
+    knee = chosen.knee()
+    return FrontRow(
+        trial=trial.number,
+        origin=trial.origin,
+        rung=FINALIST_RUNG if finalist else evaluation.rung,
+        costs=evaluation.costs,
+        val=Estimate.of([run.val for run in finalist.runs] if finalist else [evaluation.score]),
+        test=Estimate.of([run.test for run in finalist.runs]) if finalist else None,
+        knee=knee is not None and knee.trial == trial.number,
+        on_front=trial.number in chosen.trials,
+        candidate=evaluation.candidate,
+    )

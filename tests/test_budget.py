@@ -1,0 +1,130 @@
+"""Budgets: what can be written, what it means, and what is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from automl_prune.budget import Budget, format_quantity
+from automl_prune.errors import BudgetError
+
+DENSE = {"macs": 40e6, "params": 270_000.0}
+
+
+@pytest.mark.parametrize(
+    ("written", "limit"),
+    [
+        (0.5, 20e6),
+        (1, 40e6),
+        (1.0, 40e6),
+        ("0.25", 10e6),
+        ("1", 40e6),
+        (".5", 20e6),
+        ("50%", 20e6),
+        ("12.5 %", 5e6),
+        ("20M", 20e6),
+        ("20 M", 20e6),
+        ("0.5M", 0.5e6),
+        ("1.2G", 1.2e9),
+        ("300k", 300e3),
+        ("300K", 300e3),
+        ("300000", 300e3),
+        ("300_000", 300e3),
+        ("2e6", 2e6),
+        (20_000_000, 20e6),
+        (np.int64(1000), 1000.0),
+        (np.float32(0.5), 20e6),
+    ],
+)
+def test_what_can_be_written(written: Any, limit: float) -> None:
+    assert Budget(macs=written).limits(DENSE) == {"macs": pytest.approx(limit, rel=1e-12)}
+
+
+@pytest.mark.parametrize(
+    "written",
+    [0, -1, -0.5, float("nan"), float("inf"), True, False, "", "nan", "inf", "-3", "0", "0M", "0%", "much"]
+    + ["20m", "20MB", "1.2.3", "5 0", "1e999", [0.5], {"a": 1}],
+)
+@pytest.mark.parametrize("metric", ["macs", "flops"])
+def test_what_is_refused_names_metric_and_value_and_the_cure(written: Any, metric: str) -> None:
+    with pytest.raises(BudgetError) as error:
+        Budget(**{metric: written})
+    assert f"{metric}={written!r}" in str(error.value)
+    assert "'20M'" in str(error.value)
+
+
+def test_more_than_all_is_refused() -> None:
+    with pytest.raises(BudgetError, match="more than the dense model"):
+        Budget(macs="120%")
+
+
+def test_flops_are_twice_the_macs_when_absolute_and_the_same_when_relative() -> None:
+    assert Budget.parse({"flops": "20M"}).limits(DENSE) == {"macs": 10e6}
+    assert Budget.parse({"flops": 0.5}).limits(DENSE) == {"macs": 20e6}
+    assert "flops=20M" in Budget.parse({"flops": "20M"}).describe(DENSE)
+    assert "1 MAC = 2 FLOPs" in Budget.parse({"flops": "20M"}).describe(DENSE)
+    assert "same fraction" in Budget.parse({"flops": 0.5}).describe(DENSE)
+
+
+def test_flops_that_halve_to_less_than_one_stay_absolute() -> None:
+    assert Budget(flops=1.5).limits(DENSE) == {"macs": 0.75}
+
+
+def test_flops_and_macs_together_are_refused() -> None:
+    with pytest.raises(BudgetError, match=r"macs=0.5 and flops=20M"):
+        Budget.parse({"macs": 0.5, "flops": "20M"})
+
+
+def test_the_order_given_is_kept_and_none_is_no_bound() -> None:
+    assert list(Budget(params="300k", macs=0.5).limits(DENSE)) == ["params", "macs"]
+    assert Budget(params=None, macs=0.5).metrics == ("macs",)
+
+
+@pytest.mark.parametrize("values", [{}, {"macs": None}])
+def test_an_empty_budget_is_refused(values: dict[str, None]) -> None:
+    with pytest.raises(BudgetError, match="budget is empty"):
+        Budget.parse(values)
+
+
+@pytest.mark.parametrize("values", [0.5, "macs=0.5", ["macs"], None, {1: 0.5}])
+def test_what_is_no_mapping_is_refused(values: object) -> None:
+    with pytest.raises(BudgetError, match="not a mapping"):
+        Budget.parse(values)
+
+
+@pytest.mark.parametrize(("name", "near"), [("mac", "'macs'"), ("parms", "'params'"), ("flop", "'flops'")])
+def test_an_unknown_metric_names_the_nearest(name: str, near: str) -> None:
+    with pytest.raises(BudgetError, match=f"unknown metric '{name}'; did you mean {near}"):
+        Budget.parse({name: 0.5})
+
+
+def test_a_cost_the_dense_model_lacks_is_an_error() -> None:
+    with pytest.raises(BudgetError, match="params"):
+        Budget(params=0.5).limits({"macs": 1.0})
+
+
+def test_describe_gives_absolute_and_relative_values() -> None:
+    text = Budget(macs=0.5, params="300k").describe(DENSE)
+    first, second = text.splitlines()
+    assert "20M MACs" in first
+    assert "50.0%" in first
+    assert "300k parameters" in second
+    assert "meets it already" in second
+    assert "meets it already" not in first
+
+
+def test_budgets_are_values() -> None:
+    assert Budget(macs=0.5) == Budget.parse({"macs": 0.5})
+    assert hash(Budget(macs=0.5)) == hash(Budget(macs=0.5))
+    assert Budget(macs=0.5) != Budget(macs="50M")
+    with pytest.raises(AttributeError):
+        Budget(macs=0.5).bounds = {}  # type: ignore[misc]  # what is tested
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(20_350_000, "20.35M"), (999, "999"), (1.5e9, "1.5G"), (1000, "1k"), (2e12, "2T"), (0.5, "0.5")]
+)
+def test_quantities_for_people(value: float, text: str) -> None:
+    assert format_quantity(value) == text
