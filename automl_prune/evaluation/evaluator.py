@@ -1,0 +1,151 @@
+"""From a candidate to its score: prune, recalibrate, fine-tune if asked, score on validation data."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from automl_prune.candidate import Candidate
+from automl_prune.channels import ChannelGraph, Plan, prune
+from automl_prune.costs import count_macs, count_params
+from automl_prune.criteria import keep_best
+from automl_prune.errors import ConfigError, EvaluationError
+from automl_prune.evaluation.batchnorm import recalibrate
+from automl_prune.evaluation.finetune import FineTuning, finetune
+from automl_prune.evaluation.record import Evaluation
+from automl_prune.evaluation.score import score
+from automl_prune.seeding import derive_seed
+from automl_prune.tasks.base import Score, Task
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How candidates are evaluated.
+
+    Attributes:
+        calibration_samples: Training samples for BatchNorm recalibration.
+        finetuning: Rung 1; None scores without any training (rung 0).
+    """
+
+    calibration_samples: int = 1024
+    finetuning: FineTuning | None = None
+
+    def __post_init__(self) -> None:
+        if self.calibration_samples < 1:
+            raise ConfigError(f"calibration needs at least 1 sample, got {self.calibration_samples}")
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A finalist's model after its long fine-tuning, in evaluation mode, with its scores and what they took."""
+
+    model: nn.Module
+    val: Score
+    test: Score
+    steps: int
+    seconds: float
+
+
+class Evaluator:
+    """Evaluates candidates of one dense model, which is never changed.
+
+    Args:
+        model: The dense model, on ``device``, in evaluation mode.
+        graph: Its proved channel graph.
+        task: Its data.
+        scores: Channel scores by criterion and group, computed once.
+        recipe: How to evaluate.
+        device: Where everything runs.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        graph: ChannelGraph,
+        task: Task,
+        scores: Mapping[str, Mapping[str, torch.Tensor]],
+        recipe: Recipe,
+        device: torch.device,
+    ) -> None:
+        self.model, self.graph, self.task, self.recipe, self.device = model, graph, task, recipe, device
+        self._scores = scores
+        self._example = tuple(tensor[:1].to(device) for tensor in task.example_inputs)
+
+    def plan(self, candidate: Candidate) -> Plan:
+        """The channels a candidate keeps: in every group the best by its criterion."""
+        return self.graph.plan(
+            {
+                name: keep_best(self._scores[choice.criterion][name], choice.keep)
+                for name, choice in candidate.choices.items()
+            }
+        )
+
+    def evaluate(
+        self, candidate: Candidate, seed: int, on_step: Callable[[int, int], None] | None = None
+    ) -> Evaluation:
+        """Evaluate one candidate; deterministic in (candidate, seed) on one machine.
+
+        Raises:
+            EvaluationError: Fine-tuning diverged, or the pruned model is not what its plan says.
+        """
+        start = time.perf_counter()
+        plan = self.plan(candidate)
+        small = self._start(plan)
+        finetuning = self.recipe.finetuning
+        if finetuning is not None:
+            small = self._finetune(small, finetuning, seed, on_step)
+        result = score(small, self.task, "val", self.device)
+        return Evaluation(
+            candidate=candidate,
+            plan_digest=plan.digest,
+            rung=0 if finetuning is None else 1,
+            score=result,
+            costs=plan.costs(),
+            steps=0 if finetuning is None else finetuning.steps,
+            seconds=time.perf_counter() - start,
+            seed=seed,
+            worker=f"{socket.gethostname()}:{os.getpid()}",
+        )
+
+    def finalist(
+        self,
+        candidate: Candidate,
+        finetuning: FineTuning,
+        seed: int,
+        on_step: Callable[[int, int], None] | None = None,
+    ) -> Trained:
+        """Fine-tune a candidate from the dense weights for longer, and score it on validation and test data."""
+        start = time.perf_counter()
+        small = self._finetune(self._start(self.plan(candidate)), finetuning, seed, on_step)
+        val = score(small, self.task, "val", self.device)
+        test = score(small, self.task, "test", self.device)
+        return Trained(small, val, test, finetuning.steps, time.perf_counter() - start)
+
+    def _start(self, plan: Plan) -> nn.Module:
+        """The pruned model with recalibrated norms, its costs checked against independent counts."""
+        small = prune(self.model, plan)
+        counted = {"macs": count_macs(small, self._example), "params": count_params(small)}
+        planned = {name: cost.value for name, cost in plan.costs().items()}
+        if counted != planned:
+            raise EvaluationError(f"the pruned model has {counted}, its plan says {planned}; please report this model")
+        recalibrate(small, self.task, samples=self.recipe.calibration_samples, device=self.device)
+        return small
+
+    def _finetune(
+        self, model: nn.Module, recipe: FineTuning, seed: int, on_step: Callable[[int, int], None] | None
+    ) -> nn.Module:
+        return finetune(
+            model,
+            self.task,
+            recipe,
+            seed=derive_seed("evaluation", seed),
+            device=self.device,
+            teacher=self.model if recipe.distillation > 0 else None,
+            on_step=on_step,
+        )

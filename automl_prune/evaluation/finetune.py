@@ -1,0 +1,175 @@
+"""Short fine-tuning of a pruned model, taught by the dense one."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import count, islice
+
+import torch
+from torch import nn
+
+from automl_prune.errors import ConfigError, DataError, EvaluationError
+from automl_prune.seeding import derive_seed, seeded
+from automl_prune.tasks.base import Batch, Task, move
+
+_WINDOW = 20
+"""Steps over which the loss is averaged before it is called diverged."""
+_DIVERGED = 10.0
+"""Times the average loss of the first window."""
+
+
+@dataclass(frozen=True, slots=True)
+class FineTuning:
+    """A recipe: SGD with Nesterov momentum, linear warm-up, cosine decay to zero.
+
+    Attributes:
+        steps: Optimiser steps.
+        learning_rate: Highest of the schedule. A good start and a teacher want a small one.
+        momentum: In (0, 1).
+        weight_decay: L2 on weights of two and more dimensions; biases and norm scales are left free.
+        warmup: Fraction of the steps in which the rate rises, in [0, 1).
+        distillation: Weight of the distillation loss in [0, 1]; the task's own loss has the rest. 0 = no teacher.
+        augment: Whether training samples are augmented.
+    """
+
+    steps: int
+    learning_rate: float = 0.01
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    warmup: float = 0.1
+    distillation: float = 0.9
+    augment: bool = True
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ConfigError(f"fine-tuning needs at least 1 step, got {self.steps}")
+        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
+            raise ConfigError(f"the fine-tuning learning rate is {self.learning_rate}; choose a positive number")
+        if not 0 < self.momentum < 1:
+            raise ConfigError(f"the fine-tuning momentum is {self.momentum}; choose a number between 0 and 1")
+        if not 0 <= self.distillation <= 1:
+            raise ConfigError(f"the distillation weight is {self.distillation}; choose a number in [0, 1]")
+        if not 0 <= self.warmup < 1:
+            raise ConfigError(f"the warm-up fraction is {self.warmup}; choose a number in [0, 1)")
+
+    def rate(self, step: int) -> float:
+        """Learning rate of a step, counted from 0."""
+        rising = self.warmup * self.steps
+        if step < rising:
+            return self.learning_rate * (step + 1) / (rising + 1)
+        return self.learning_rate * (1 + math.cos(math.pi * (step - rising) / (self.steps - rising))) / 2
+
+
+def finetune(
+    model: nn.Module,
+    task: Task,
+    recipe: FineTuning,
+    *,
+    seed: int,
+    device: torch.device,
+    teacher: nn.Module | None = None,
+    on_step: Callable[[int, int], None] | None = None,
+) -> nn.Module:
+    """Train a pruned model in place and return it, in evaluation mode.
+
+    Equal arguments on one machine give equal weights. The optimiser is new: one made before surgery would still
+    hold the removed channels.
+
+    Args:
+        model: On ``device``; its weights change.
+        task: Gives data and losses.
+        recipe: How to train.
+        seed: Of the samples' order, augmentation and dropout.
+        device: Where to train.
+        teacher: The dense model, on ``device`` and not changed; needed when ``recipe.distillation`` > 0.
+        on_step: Called with (steps done, steps in all).
+
+    Raises:
+        EvaluationError: The loss is not finite or has grown tenfold.
+        DataError: The training split has no batch.
+    """
+    if recipe.distillation > 0 and teacher is None:
+        raise ConfigError("distillation needs the dense model as teacher; pass it, or set distillation to 0")
+    optimizer = _optimizer(model, recipe)
+    modes = [(module, module.training) for module in teacher.modules()] if teacher is not None else []
+    if teacher is not None:
+        teacher.eval()
+    model.train()
+    watch = _Watch(recipe)
+    try:
+        with seeded("finetune", seed):
+            for step, batch in enumerate(islice(_endless(task, recipe, seed), recipe.steps)):
+                for group in optimizer.param_groups:
+                    group["lr"] = recipe.rate(step)
+                loss = _loss(model, teacher, task, move(batch, device), recipe.distillation)
+                watch.see(step, loss.item())
+                optimizer.zero_grad(set_to_none=True)
+                torch.autograd.backward(loss)
+                optimizer.step()
+                if on_step is not None:
+                    on_step(step + 1, recipe.steps)
+    finally:
+        for module, training in modes:
+            module.training = training
+    return model.eval()
+
+
+def _optimizer(model: nn.Module, recipe: FineTuning) -> torch.optim.Optimizer:
+    """Decay pulls scales and shifts of norms towards zero, which only slows a short recovery: they go without."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.dim() >= 2], "weight_decay": recipe.weight_decay},
+        {"params": [p for p in trained if p.dim() < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum, nesterov=True)
+
+
+def _endless(task: Task, recipe: FineTuning, seed: int) -> Iterator[Batch]:
+    for epoch in count():
+        batches = task.batches("train", shuffle=derive_seed("finetune", seed, epoch), augment=recipe.augment)
+        if not len(batches):
+            raise DataError("the training split has no batch; lower data.batch_size or add samples")
+        yield from batches
+
+
+def _loss(model: nn.Module, teacher: nn.Module | None, task: Task, batch: Batch, distillation: float) -> torch.Tensor:
+    inputs = task.inputs(batch)
+    outputs = model(*inputs)
+    if teacher is None or distillation == 0:
+        return task.loss(outputs, batch)
+    with torch.no_grad():
+        taught = teacher(*inputs)
+    loss = distillation * task.distillation_loss(outputs, taught)
+    if distillation < 1:
+        loss = loss + (1 - distillation) * task.loss(outputs, batch)
+    return loss
+
+
+class _Watch:
+    """Raises when the loss is not finite or has grown beyond hope."""
+
+    def __init__(self, recipe: FineTuning) -> None:
+        self.recipe = recipe
+        self.reference: float | None = None
+        self.recent: deque[float] = deque(maxlen=_WINDOW)
+
+    def see(self, step: int, loss: float) -> None:
+        if not math.isfinite(loss):
+            raise self._error(step, f"is {loss}")
+        self.recent.append(loss)
+        if len(self.recent) < _WINDOW:
+            return
+        mean = sum(self.recent) / _WINDOW
+        if self.reference is None:
+            self.reference = mean
+        elif self.reference > 0 and mean > _DIVERGED * self.reference:
+            raise self._error(step, f"has grown from {self.reference:.4g} to {mean:.4g} (means of {_WINDOW} steps)")
+
+    def _error(self, step: int, what: str) -> EvaluationError:
+        return EvaluationError(
+            f"fine-tuning diverged: the loss {what} at step {step + 1} of {self.recipe.steps} (learning rate "
+            f"{self.recipe.rate(step):.3g}); choose a lower learning rate than {self.recipe.learning_rate:g}"
+        )

@@ -1,0 +1,173 @@
+"""Everything a run needs, prepared once: the dense model, its channel graph, the budget's projection, the scores."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from typing import Any
+
+import torch
+from torch import nn
+
+from automl_prune.budget import Budget
+from automl_prune.channels import ChannelGraph, prove
+from automl_prune.criteria import CriterionContext, score_groups
+from automl_prune.errors import ModelError
+from automl_prune.evaluation.evaluator import Evaluator, Recipe
+from automl_prune.evaluation.score import score
+from automl_prune.files import tensors_digest
+from automl_prune.projection import Projector
+from automl_prune.space import Space
+from automl_prune.tasks import Score, Task
+from automl_prune.view import View
+
+_VERSIONS = ("automl-prune", "torch", "torchvision", "optuna", "onnx", "onnxruntime", "numpy")
+
+
+def choose_device(name: str) -> torch.device:
+    """``auto`` is CUDA where there is one, else the CPU; any other name is torch's own.
+
+    Raises:
+        ModelError: The device does not exist here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ModelError(f"device {name!r} cannot be used here ({error}); choose 'auto' or 'cpu'") from error
+    return device
+
+
+def environment(device: torch.device) -> dict[str, str]:
+    """Versions, processor and threads, for records that must say where they come from."""
+    found = {name: version(name) for name in _VERSIONS}
+    return {
+        **found,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "cpus": str(os.cpu_count()),
+        "threads": str(torch.get_num_threads()),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
+    }
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            for line in file:
+                if line.startswith("model name"):
+                    return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def trace_and_prove(model: nn.Module, task: Task, device: torch.device, view: View) -> ChannelGraph:
+    """The model's proved channel graph; says what was found.
+
+    Raises:
+        ModelError: Nothing is prunable; the message holds the reasons.
+    """
+    example = tuple(tensor.to(device) for tensor in task.example_inputs)
+    graph = ChannelGraph.trace(model, example)
+    with view.stage("Proving channel groups") as stage:
+        graph = prove(model, graph, example, on_step=stage)
+    if not graph.groups:
+        reasons = "; ".join(f"{s.name}: {s.reason}" for s in graph.skipped[:5])
+        raise ModelError(f"no channel of the model can be pruned ({reasons})")
+    channels = sum(graph.widths.values())
+    protected = f", {len(graph.skipped)} protected" if graph.skipped else ""
+    view.say(f"{len(graph.groups)} prunable groups with {channels} channels, proved{protected}")
+    return graph
+
+
+@dataclass(frozen=True)
+class Session:
+    """A prepared search. Immutable; make it with ``Session.prepare``.
+
+    Attributes:
+        model: The dense model on ``device``, in evaluation mode.
+        task: Its data.
+        graph: Its proved channel graph.
+        budget: As given.
+        limits: Absolute bounds by metric.
+        space: What is searched.
+        projector: From points to candidates within the budget.
+        evaluator: From candidates to scores.
+        dense_val: The dense model's score on validation data.
+        dense_test: The dense model's score on test data.
+        device: Where everything runs.
+    """
+
+    model: nn.Module
+    task: Task
+    graph: ChannelGraph
+    budget: Budget
+    limits: Mapping[str, float]
+    space: Space
+    projector: Projector
+    evaluator: Evaluator
+    dense_val: Score
+    dense_test: Score
+    device: torch.device
+
+    @classmethod
+    def prepare(
+        cls,
+        model: nn.Module,
+        task: Task,
+        budget: Budget,
+        space: Space,
+        recipe: Recipe,
+        *,
+        seed: int,
+        device: torch.device,
+        view: View,
+    ) -> Session:
+        """Trace, prove, check that the budget can be reached, and score the dense model.
+
+        Raises:
+            ModelError: The model cannot run or be pruned.
+            BudgetError: The budget cannot be reached; the message holds the reachable minimum.
+        """
+        model = model.to(device).eval()
+        graph = trace_and_prove(model, task, device, view)
+        limits = budget.limits(graph.dense_costs)
+        context = CriterionContext.of(model, seed)
+        scores = {name: score_groups(graph.groups, context, name) for name in space.criteria}
+        projector = Projector(graph, space, limits, scores)
+        view.say(f"Budget: {budget.describe(graph.dense_costs)}")
+        for metric, (least, most) in projector.reachable().items():
+            dense = graph.dense_costs[metric]
+            view.say(
+                f"Reachable {metric}: {least / dense:.1%} to {most / dense:.1%} of dense ({least:,.0f} to {most:,.0f})"
+            )
+        with view.stage("Scoring the dense model") as stage:
+            dense_val = score(model, task, "val", device)
+            stage(1, 2)
+            dense_test = score(model, task, "test", device)
+            stage(2, 2)
+        show = task.metric.show
+        view.say(f"Dense {task.metric.name}: {show(dense_val.value)} validation, {show(dense_test.value)} test")
+        evaluator = Evaluator(model, graph, task, scores, recipe, device)
+        return cls(model, task, graph, budget, limits, space, projector, evaluator, dense_val, dense_test, device)
+
+    def identity(self, recipe: Recipe, *, strategy: str, seed: int) -> dict[str, Any]:
+        """What makes two studies the same study: resuming checks each entry by name."""
+        return {
+            "model": tensors_digest(self.model.state_dict()),
+            "channel groups": self.graph.digest,
+            "data": self.task.digest,
+            "metric": asdict(self.task.metric),
+            "budget": {name: float(value) for name, value in self.limits.items()},
+            "space": self.space.model_dump(mode="json"),
+            "evaluation": asdict(recipe),
+            "strategy": strategy,
+            "seed": seed,
+        }
