@@ -44,8 +44,30 @@ def test_what_can_be_written(written: Any, limit: float) -> None:
 
 @pytest.mark.parametrize(
     "written",
-    [0, -1, -0.5, float("nan"), float("inf"), True, False, "", "nan", "inf", "-3", "0", "0M", "0%", "much"]
-    + ["20m", "20MB", "1.2.3", "5 0", "1e999", [0.5], {"a": 1}],
+    [
+        0,
+        -1,
+        -0.5,
+        float("nan"),
+        float("inf"),
+        True,
+        False,
+        "",
+        "nan",
+        "inf",
+        "-3",
+        "0",
+        "0M",
+        "0%",
+        "much",
+        "20m",
+        "20MB",
+        "1.2.3",
+        "5 0",
+        "1e999",
+        [0.5],
+        {"a": 1},
+    ],
 )
 @pytest.mark.parametrize("metric", ["macs", "flops"])
 def test_what_is_refused_names_metric_and_value_and_the_cure(written: Any, metric: str) -> None:

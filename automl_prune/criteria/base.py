@@ -41,9 +41,7 @@ class CriterionContext:
             ModelError: When the context is of another model than the member.
         """
         if member.parameter not in self.parameters:
-            raise ModelError(
-                f"{member.parameter!r} is not in the model being scored; trace that same model again"
-            )
+            raise ModelError(f"{member.parameter!r} is not in the model being scored; trace that same model again")
         return member.rows(self.parameters[member.parameter]).cpu().double()
 
 
@@ -83,9 +81,7 @@ def _is_filter(context: CriterionContext, member: Member) -> bool:
     return member.role == "producer"
 
 
-def score_groups(
-    groups: Sequence[ChannelGroup], context: CriterionContext, criterion: str
-) -> dict[str, torch.Tensor]:
+def score_groups(groups: Sequence[ChannelGroup], context: CriterionContext, criterion: str) -> dict[str, torch.Tensor]:
     """Scores of every group by one criterion, each divided by its mean, so that groups are comparable.
 
     Args:
@@ -116,9 +112,7 @@ def _normalised(scores: torch.Tensor, group: ChannelGroup, criterion: str) -> to
             "load or train them again"
         )
     if bool((scores < 0).any()):
-        raise ConfigError(
-            f"{where}: lowest score is {scores.min().item():.4g}; a criterion must not be negative"
-        )
+        raise ConfigError(f"{where}: lowest score is {scores.min().item():.4g}; a criterion must not be negative")
     # Two divisions: the sum of huge finite scores may overflow, and the mean of tiny ones may vanish.
     largest = scores.max()
     if largest == 0:

@@ -31,7 +31,8 @@ def geometric_median(context: CriterionContext, group: ChannelGroup) -> torch.Te
     rows = filter_rows(context, group)
     # Scaled so that squares neither overflow nor vanish; cdist's Gram matrix makes 2048 channels quick.
     scale = rows.abs().max().clamp(min=torch.finfo(rows.dtype).tiny)
-    distances = torch.cdist(rows / scale, rows / scale).fill_diagonal_(0.0)
+    rows = rows / scale
+    distances = torch.cdist(rows, rows).fill_diagonal_(0.0)
     return scale * distances.sum(dim=1)
 
 
@@ -68,6 +69,4 @@ def _is_bn_scale(context: CriterionContext, member: Member) -> bool:
 @criteria.register("random")
 def random(context: CriterionContext, group: ChannelGroup) -> torch.Tensor:
     """Uniform random scores from the seed and the group's name alone, a baseline to beat; shape (width,)."""
-    return torch.rand(
-        group.width, generator=generator("criterion", context.seed, group.name), dtype=torch.float64
-    )
+    return torch.rand(group.width, generator=generator("criterion", context.seed, group.name), dtype=torch.float64)

@@ -1,1 +1,6 @@
+"""What a study found, for people: the front as a table, and one self-contained HTML page."""
 
+from automl_prune.report.page import build_report
+from automl_prune.report.table import FrontRow, front_table, write_front
+
+__all__ = ["FrontRow", "build_report", "front_table", "write_front"]

@@ -114,7 +114,7 @@ def t_quantile(degrees: float, level: float = LEVEL) -> float:
     With x = sqrt(degrees) tan(u) the density becomes cos(u)^(degrees - 1) on a finite range, which is smooth enough
     for the trapezoidal rule.
     """
-    if degrees > 1e4:
+    if degrees > 1e6:
         return statistics.NormalDist().inv_cdf((1 + level) / 2)
     angles = np.linspace(0, math.pi / 2, 100_001)
     density = np.cos(angles) ** (degrees - 1)

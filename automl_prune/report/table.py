@@ -56,7 +56,7 @@ class FrontRow:
 
     @property
     def criteria(self) -> str:
-        """The criteria that chose its channels, the most used first, e.g. ``"l1 (7 groups), l2 (2 groups)"``."""
+        """The criteria that chose its channels, the most used first, e.g. ``"l1 × 7, l2 × 2"`` (groups)."""
         return criteria_used(self.candidate)
 
     def flat(self, metric: str) -> dict[str, int | float | str | bool | None]:
@@ -84,7 +84,7 @@ def criteria_used(candidate: Candidate) -> str:
     counts = Counter(choice.criterion for choice in candidate.choices.values())
     if len(counts) == 1:
         return next(iter(counts))
-    return ", ".join(f"{name} ({count} group{'s' * (count > 1)})" for name, count in counts.most_common())
+    return ", ".join(f"{name} × {count}" for name, count in counts.most_common())
 
 
 def search_points(record: StudyRecord) -> list[FrontPoint]:
@@ -198,9 +198,7 @@ def _rows(record: StudyRecord, stage: Stage) -> list[FrontRow]:
     return sorted(rows, key=lambda row: (row.costs[record.context.cost].value, row.trial))
 
 
-def _row(
-    trial: TrialRecord, evaluation: Evaluation, chosen: ParetoFront, finalist: Finalist | None
-) -> FrontRow:
+def _row(trial: TrialRecord, evaluation: Evaluation, chosen: ParetoFront, finalist: Finalist | None) -> FrontRow:
     knee = chosen.knee()
     return FrontRow(
         trial=trial.number,

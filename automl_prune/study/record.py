@@ -30,6 +30,7 @@ class TrialRecord:
         started: When a worker took it.
         finished: When its result was told.
         attempt: 1, or more when earlier attempts were lost with their worker.
+        reused_from: Number of the trial that had evaluated the same candidate before, when there was one.
     """
 
     number: int
@@ -42,6 +43,7 @@ class TrialRecord:
     started: datetime | None
     finished: datetime | None
     attempt: int
+    reused_from: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

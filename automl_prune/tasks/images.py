@@ -56,7 +56,7 @@ def read_idx(path: Path) -> torch.Tensor:
             f"{path} states shape {tuple(shape)}, that is {math.prod(shape)} bytes, but holds "
             f"{len(content) - start}: it is truncated or damaged, fetch it again"
         )
-    return torch.frombuffer(bytearray(content), dtype=torch.uint8, offset=start).reshape(shape)
+    return torch.frombuffer(bytearray(content), dtype=torch.uint8)[start:].reshape(shape)
 
 
 @tasks.register("fashion_mnist")
@@ -179,4 +179,6 @@ def _read_pair(folder: Path, prefix: str, help_: str) -> LabelledTensors:
             f"{paths[0]} has shape {tuple(images.shape)} and {paths[1]} {tuple(labels.shape)}; expected "
             "(samples, height, width) and (samples,) with equally many samples"
         )
+    if not len(images):
+        raise DataError(f"{paths[0]} holds no images: fetch it again")
     return LabelledTensors(images.unsqueeze(1), labels.long())

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from automl_prune.errors import CheckpointError, ConfigError, EvaluationError
+from automl_prune.evaluation.layout import training_format
 from automl_prune.evaluation.score import score
 from automl_prune.files import load_tensors, save_tensors, tensors_digest
 from automl_prune.seeding import derive_seed, seeded
@@ -166,9 +167,7 @@ class _Run:
     ) -> None:
         self.initial = tensors_digest(model.state_dict())
         self.model: nn.Module = copy.deepcopy(model).to(device)
-        if all(parameter.dim() < 5 for parameter in model.parameters()):
-            # an fp32 step of ResNet-20 takes three quarters of the time; three-dimensional layers have no such form
-            self.model = self.model.to(memory_format=torch.channels_last)
+        self.model = self.model.to(memory_format=training_format(model, device))
         self.task, self.recipe, self.seed, self.device, self.on_step = task, recipe, seed, device, on_step
         self.optimizer = torch.optim.SGD(
             self.model.parameters(),
@@ -258,7 +257,10 @@ class _Run:
                 "start again, or restore the old settings to go on"
             )
         state = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
-        self.model.load_state_dict(state)
+        try:
+            self.model.load_state_dict(state)
+        except RuntimeError as error:
+            raise CheckpointError(f"{path} does not fit the model ({error}); delete it to start again") from error
         for name, parameter in self.model.named_parameters():
             if f"momentum.{name}" in tensors:
                 buffer = torch.empty_like(parameter).copy_(tensors[f"momentum.{name}"])

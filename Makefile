@@ -1,0 +1,36 @@
+# Two commands on a fresh machine: make search, make test.
+PYTHON ?= python3.11
+BIN := .venv/bin
+
+.PHONY: search test lint types arch clean
+
+search: .venv/.stamp-run
+	$(BIN)/automl-prune search experiments/digits/config.yaml
+
+test: .venv/.stamp-dev
+	$(BIN)/python -m pytest
+
+lint: .venv/.stamp-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/.stamp-dev
+	$(BIN)/mypy
+
+arch: .venv/.stamp-dev
+	$(BIN)/lint-imports
+
+clean:
+	rm -rf .venv
+
+.venv/bin/python:
+	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed; name yours with: make PYTHON=..." >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+
+.venv/.stamp-run: pyproject.toml constraints.txt | .venv/bin/python
+	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e .
+	@touch $@
+
+.venv/.stamp-dev: pyproject.toml constraints.txt | .venv/bin/python
+	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e ".[dev]"
+	@touch $@ .venv/.stamp-run

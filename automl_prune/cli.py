@@ -1,0 +1,203 @@
+"""The command ``automl-prune``. Every command is a thin call of ``api``; heavy imports wait until one runs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from automl_prune.errors import AutomlPruneError, Interrupted
+
+if TYPE_CHECKING:
+    from automl_prune.config import Config
+    from automl_prune.terminal import Terminal
+
+app = typer.Typer(
+    name="automl-prune",
+    help="Budgeted structured pruning of vision models: from a trained network and a budget to a verified Pareto front.",
+    epilog="Exit status: 0 done, 2 wrong input (one message says what and how to fix it), 130 interrupted (the same "
+    "command resumes).",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+ConfigArgument = Annotated[Path, typer.Argument(help="A config.yaml.", show_default=False)]
+RunArgument = Annotated[Path, typer.Argument(help="A run directory, e.g. runs/digits.", show_default=False)]
+SetOption = Annotated[list[str] | None, typer.Option("--set", help="Override a key: --set search.seed=1. Repeatable.")]
+RunDirOption = Annotated[Path | None, typer.Option(help="Where everything is written. [default: runs/NAME]")]
+
+
+def _config(path: Path, overrides: list[str] | None) -> Config:
+    from automl_prune.config import Config
+
+    return Config.load(path, overrides or [])
+
+
+def _terminal() -> Terminal:
+    from rich.console import Console
+
+    from automl_prune.terminal import Terminal
+
+    width = None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", "140"))
+    return Terminal(Console(width=width))
+
+
+@app.command()
+def search(
+    config: ConfigArgument,
+    run_dir: RunDirOption = None,
+    trials: Annotated[int | None, typer.Option(min=1, help="Trials in all. [default: the config's]")] = None,
+    storage: Annotated[str | None, typer.Option(help="Database URL. [default: a journal in the run directory]")] = None,
+    set_: SetOption = None,
+) -> None:
+    """Search for the best models under a budget, or resume the search a run directory holds.
+
+    Example: automl-prune search experiments/digits/config.yaml --trials 60
+    """
+    from automl_prune import api
+    from automl_prune.terminal import front_as_table
+
+    view, loaded = _terminal(), _config(config, set_)
+    result = api.search_config(loaded, run_dir or Path("runs") / loaded.name, trials=trials, storage=storage, view=view)
+    view.console.print(front_as_table(result.front, result.record.context, "Pareto front"))
+    view.say(api.verdict(result.record))
+    view.say(f"Report: {result.run_dir / 'report.html'}")
+
+
+@app.command()
+def train(
+    config: ConfigArgument,
+    output: Annotated[Path | None, typer.Option(help="File to write. [default: the config's model.weights]")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file when it exists.")] = False,
+    set_: SetOption = None,
+) -> None:
+    """Train the dense model: deterministic, with a checkpoint after every epoch; the same command resumes.
+
+    Example: automl-prune train experiments/fashion_mnist_resnet20/config.yaml --set data.root=/data/fashion-mnist
+    """
+    from automl_prune import api
+
+    api.train(_config(config, set_), output, force=force, command=" ".join(["automl-prune", *sys.argv[1:]]), view=_terminal())
+
+
+@app.command()
+def profile(config: ConfigArgument, set_: SetOption = None) -> None:
+    """Show the dense model's costs and channel groups, and what cannot be pruned and why.
+
+    Example: automl-prune profile experiments/digits/config.yaml
+    """
+    from automl_prune import api
+
+    view = _terminal()
+    view.say(api.profile(_config(config, set_), view).explain())
+
+
+@app.command()
+def status(run_dir: RunArgument, storage: Annotated[str | None, typer.Option(help="Database URL.")] = None) -> None:
+    """Show a study's trials by state, what failed and why, the best so far, and the time left.
+
+    Example: automl-prune status runs/digits
+    """
+    from automl_prune import api
+
+    _terminal().say(api.status(run_dir, storage))
+
+
+@app.command()
+def front(
+    run_dir: RunArgument,
+    json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+    storage: Annotated[str | None, typer.Option(help="Database URL.")] = None,
+) -> None:
+    """Show the Pareto front of a study.
+
+    Example: automl-prune front runs/digits --json
+    """
+    import json as json_module
+
+    from automl_prune import api
+    from automl_prune.terminal import front_as_table
+
+    record, rows = api.front(run_dir, storage)
+    if json:
+        print(json_module.dumps([row.flat(record.context.metric.name) for row in rows], indent=1))
+        return
+    view = _terminal()
+    view.console.print(front_as_table(rows, record.context, "Pareto front"))
+    view.say(api.verdict(record))
+
+
+@app.command()
+def export(
+    run_dir: RunArgument,
+    trial: Annotated[int | None, typer.Option(help="Which trial.", show_default=False)] = None,
+    budget: Annotated[
+        list[str] | None, typer.Option(help="Instead: the best within a budget, e.g. macs=0.4. Repeatable.")
+    ] = None,
+    storage: Annotated[str | None, typer.Option(help="Database URL.")] = None,
+) -> None:
+    """Fine-tune and export one chosen model as verified ONNX, weights and plan.
+
+    Example: automl-prune export runs/digits --budget macs=0.4
+    """
+    from automl_prune import api
+
+    view = _terminal()
+    view.say(f"Exported: {api.export(run_dir, trial=trial, budget=budget or [], storage=storage, view=view)}")
+
+
+@app.command()
+def report(run_dir: RunArgument, storage: Annotated[str | None, typer.Option(help="Database URL.")] = None) -> None:
+    """Rebuild report.html and the front's tables from the study's records alone.
+
+    Example: automl-prune report runs/digits
+    """
+    from automl_prune import api
+
+    _terminal().say(f"Report: {api.report(run_dir, storage)}")
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False) -> None:
+    if version:
+        from importlib.metadata import version as installed
+
+        print(f"automl-prune {installed('automl-prune')}")
+        raise typer.Exit
+
+
+def _stop(number: int, frame: Any) -> None:
+    raise Interrupted(f"stopped by {signal.Signals(number).name}")
+
+
+def main() -> None:
+    """Run the command line; errors the user can fix are one message and exit status 2."""
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        app(standalone_mode=False)
+        status = 0
+    except (KeyboardInterrupt, Interrupted, typer.Abort):
+        print("\nInterrupted; the running work was handed back. The same command resumes.", file=sys.stderr)
+        status = 130
+    except AutomlPruneError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        status = 2
+    except BrokenPipeError:  # the reader of a pipe has left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 0
+    except OSError as error:
+        print(f"Error: {error.strerror or error} ({error.filename or 'no file'}); free space or check the path", file=sys.stderr)
+        status = 2
+    except Exception as error:
+        import click
+
+        if not isinstance(error, click.ClickException):
+            raise
+        error.show()
+        status = error.exit_code
+    sys.exit(status)

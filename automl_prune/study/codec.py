@@ -1,0 +1,192 @@
+"""Between this package's values and what Optuna stores: distributions, objective values, user attributes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial
+from optuna.trial import TrialState as OptunaState
+
+from automl_prune.errors import EvaluationError, StudyError
+from automl_prune.evaluation.record import Evaluation
+from automl_prune.space import FloatParameter, Parameter
+from automl_prune.study.record import Finalist, StudyContext, TrialRecord, TrialState
+
+# User attributes of a trial.
+OWNER: Final = "owner"
+BEAT: Final = "beat"
+ORIGIN: Final = "origin"
+ROOT: Final = "root"
+ATTEMPT: Final = "attempt"
+RETRY_OF: Final = "retry_of"
+REASON: Final = "reason"
+DROPPED: Final = "dropped"
+HANDED_BACK: Final = "handed_back"
+EVALUATION: Final = "evaluation"
+REUSED_FROM: Final = "reused_from"
+
+# User attributes of a study.
+IDENTITY: Final = "identity"
+CONTEXT: Final = "context"
+REQUESTED: Final = "requested"
+FINALIST: Final = "finalist:"
+
+SEARCH: Final = "search"
+"""Origin of the trials that a strategy proposed."""
+
+
+def distributions(parameters: Iterable[Parameter]) -> dict[str, BaseDistribution]:
+    """What Optuna samples from, by parameter name, in the order given."""
+    return {
+        parameter.name: FloatDistribution(parameter.low, parameter.high)
+        if isinstance(parameter, FloatParameter)
+        else CategoricalDistribution(parameter.choices)
+        for parameter in parameters
+    }
+
+
+def directions(context: StudyContext) -> tuple[StudyDirection, StudyDirection]:
+    """The two objectives: the score in its metric's direction, the front's cost downwards."""
+    best = StudyDirection.MAXIMIZE if context.metric.higher_is_better else StudyDirection.MINIMIZE
+    return best, StudyDirection.MINIMIZE
+
+
+def objectives(evaluation: Evaluation, context: StudyContext) -> tuple[float, float]:
+    """Score and cost of an evaluation, as told to Optuna.
+
+    Raises:
+        EvaluationError: The score is no finite number.
+        StudyError: The front's cost was not evaluated.
+    """
+    score = evaluation.score.value
+    if not math.isfinite(score):
+        raise EvaluationError(f"the {context.metric.name} of the candidate is {score}, not a finite number")
+    return score, _cost(evaluation, context.cost)
+
+
+def violations(evaluation: Evaluation, limits: Mapping[str, float]) -> dict[str, float]:
+    """By how much each budgeted cost exceeds its limit, relative to the limit; at most 0 where it holds."""
+    return {metric: _cost(evaluation, metric) / limit - 1 for metric, limit in limits.items()}
+
+
+def is_feasible(evaluation: Evaluation, limits: Mapping[str, float]) -> bool:
+    """Whether every budget holds."""
+    return all(excess <= 0 for excess in violations(evaluation, limits).values())
+
+
+def _cost(evaluation: Evaluation, metric: str) -> float:
+    if metric not in evaluation.costs:
+        raise StudyError(
+            f"budgeted cost {metric!r} was not evaluated, only {sorted(evaluation.costs)}; "
+            "the evaluator must return every cost that the budget bounds"
+        )
+    return evaluation.costs[metric].value
+
+
+def evaluation_of(trial: FrozenTrial) -> Evaluation:
+    """The evaluation stored with a complete trial; a damaged one raises ``StudyError``."""
+    try:
+        return Evaluation.from_json(trial.user_attrs[EVALUATION])
+    except (KeyError, ValueError) as error:
+        raise StudyError(
+            f"trial {trial.number} of the study holds no valid evaluation ({error}); it was written by another "
+            "version of this package: start over with another --run-dir"
+        ) from error
+
+
+def trial_record(index: int, trial: FrozenTrial, state: TrialState, limits: Mapping[str, float]) -> TrialRecord:
+    """What the study knows of one point.
+
+    Args:
+        index: Its place in the study.
+        trial: The attempt that decides its state.
+        state: Its state.
+        limits: Absolute upper bound of every budgeted cost.
+    """
+    evaluation = evaluation_of(trial) if state == "complete" else None
+    attributes = trial.user_attrs
+    return TrialRecord(
+        number=index,
+        state=state,
+        origin=attributes.get(ORIGIN, SEARCH),
+        point=dict(trial.params),
+        evaluation=evaluation,
+        reason=attributes.get(REASON) if state == "failed" else None,
+        feasible=is_feasible(evaluation, limits) if evaluation else None,
+        started=_aware(trial.datetime_start) if state != "waiting" else None,
+        finished=_aware(trial.datetime_complete) if state in ("complete", "failed") else None,
+        attempt=attributes.get(ATTEMPT, 1),
+        reused_from=attributes.get(REUSED_FROM) if state == "complete" else None,
+    )
+
+
+def _aware(moment: datetime | None) -> datetime | None:
+    return moment.astimezone() if moment else None  # Optuna's times are local and naive
+
+
+def decode_context(attributes: Mapping[str, Any], name: str) -> StudyContext:
+    """The context among a study's user attributes; without a valid one it is not a study of this package."""
+    try:
+        return StudyContext.from_json(attributes[CONTEXT])
+    except (KeyError, ValueError) as error:
+        raise StudyError(
+            f"study {name!r} was not started by this version of automl-prune ({error}); "
+            "choose another --run-dir or study name"
+        ) from error
+
+
+def decode_finalists(attributes: Mapping[str, Any]) -> tuple[Finalist, ...]:
+    """The finalists among a study's user attributes, in order of their trial; damaged ones raise ``StudyError``."""
+    try:
+        found = [Finalist.from_json(value) for key, value in attributes.items() if key.startswith(FINALIST)]
+    except ValueError as error:
+        raise StudyError(f"the study holds a damaged record ({error}); delete it and run the finalists again") from error
+    return tuple(sorted(found, key=lambda finalist: finalist.trial))
+
+
+def differences(stored: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """One line for every value that differs between two JSON-ready mappings, nested keys joined by dots."""
+    a, b = _flat(stored), _flat(now)
+    absent = object()
+    return [
+        f"{key}: stored {_show(a, key)}, now {_show(b, key)}"
+        for key in sorted(a.keys() | b.keys())
+        if a.get(key, absent) != b.get(key, absent)
+    ]
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(value, Mapping) and value:
+        return {k: v for name, inner in value.items() for k, v in _flat(inner, f"{prefix}.{name}" if prefix else name).items()}
+    return {prefix: value}
+
+
+def _show(values: Mapping[str, Any], key: str) -> str:
+    return repr(values[key]) if key in values else "absent"
+
+
+def template(
+    state: OptunaState,
+    params: Mapping[str, Any],
+    space: Mapping[str, BaseDistribution],
+    attributes: Mapping[str, Any],
+    *,
+    values: Sequence[float] | None = None,
+    constraints: Mapping[str, float] | None = None,
+) -> FrozenTrial:
+    """A whole trial to be stored by one write."""
+    from optuna.trial import create_trial
+
+    return create_trial(
+        state=state,
+        params=dict(params),
+        distributions=dict(space),
+        user_attrs=dict(attributes),
+        values=values,
+        constraints=dict(constraints) if constraints else None,
+    )

@@ -1,0 +1,66 @@
+"""Names of the files of a run directory, in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from automl_prune.study.storage import JOURNAL
+
+
+@dataclass(frozen=True, slots=True)
+class RunDirectory:
+    """The layout of ``runs/<name>/``; nothing is created or read by asking for a path."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The resolved configuration, without secrets."""
+        return self.path / "config.yaml"
+
+    @property
+    def journal(self) -> Path:
+        """The Optuna journal, unless the study lives in a database."""
+        return self.path / JOURNAL
+
+    @property
+    def baseline(self) -> Path:
+        """Weights of the dense model that was searched."""
+        return self.path / "baseline.safetensors"
+
+    @property
+    def front_csv(self) -> Path:
+        """The front as a table."""
+        return self.path / "front.csv"
+
+    @property
+    def front_json(self) -> Path:
+        """The front as JSON."""
+        return self.path / "front.json"
+
+    @property
+    def report(self) -> Path:
+        """The report."""
+        return self.path / "report.html"
+
+    @property
+    def models(self) -> Path:
+        """Where exported models lie, one directory per trial."""
+        return self.path / "models"
+
+    def model(self, trial: int) -> Path:
+        """Directory of the model exported from a trial."""
+        return self.models / str(trial)
+
+    def exported(self) -> Iterator[tuple[int, Path]]:
+        """Trials with a complete exported model, ascending.
+
+        A model's manifest is written last, so a directory without one is unfinished, as is whatever has a
+        temporary name; both are passed over.
+        """
+        names = [entry.name for entry in self.models.iterdir()] if self.models.is_dir() else []
+        for trial in sorted(int(name) for name in names if name.isdecimal()):
+            if (self.model(trial) / "manifest.json").is_file():
+                yield trial, self.model(trial)

@@ -1,0 +1,155 @@
+"""Who works on a trial, and how anyone can tell that they no longer do.
+
+A worker signs each trial it takes with its ``Owner`` and renews the trial's ``beat`` from a thread. An observer on
+the same host sees at once when the process is gone; from elsewhere, or when nothing can be known, a beat that
+stays unchanged for a lease, measured on the observer's own monotonic clock, means the same. Clocks of different
+machines are never compared.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.trial import FrozenTrial
+
+from automl_prune.errors import StudyError
+from automl_prune.study.codec import BEAT, OWNER
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """A process, told apart from every other one that ever ran.
+
+    Attributes:
+        host: Host name.
+        boot: Identifies the boot of the host and the namespace of process ids (a container has its own); empty
+            where the system does not say.
+        pid: Process id.
+        started: Start of the process in the system's own ticks; empty where the system does not say.
+    """
+
+    host: str
+    boot: str
+    pid: int
+    started: str
+
+    @classmethod
+    def mine(cls) -> Owner:
+        """The owner that this process is."""
+        pid = os.getpid()
+        return cls(socket.gethostname(), _boot(), pid, _started(pid) or "")
+
+    def is_gone(self) -> bool:
+        """Whether this process is known to have ended; False also when that cannot be known from here."""
+        if self.host != socket.gethostname() or not self.boot:
+            return False
+        if self.boot.split("/")[0] != _boot().split("/")[0]:
+            return True  # the host has been restarted since
+        return self.boot == _boot() and _started(self.pid) != self.started
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-ready dictionary."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Any) -> Owner | None:
+        """Rebuild an owner; None for anything else."""
+        try:
+            return cls(**value)
+        except TypeError:
+            return None
+
+
+def _boot() -> str:
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot}/{Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return ""  # not Linux: the lease decides
+
+
+def _started(pid: int) -> str | None:
+    """Start time of a living process; None when there is none, or only its zombie."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    fields = stat.rpartition(")")[2].split()  # the name before it may hold spaces and parentheses
+    state, started = fields[0], fields[19]
+    return None if state in "ZX" else started
+
+
+class Watch:
+    """Tells which running trials nobody works on any more; remembers what it has seen.
+
+    Args:
+        lease: Seconds without a new beat after which an owner counts as gone.
+        clock: Seconds that never run backwards.
+    """
+
+    def __init__(self, lease: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._lease = lease
+        self._clock = clock
+        self._seen: dict[int, tuple[object, float]] = {}
+
+    def is_stale(self, trial: FrozenTrial) -> bool:
+        """Whether a running trial has lost its worker."""
+        owner = Owner.from_json(trial.user_attrs.get(OWNER))
+        if owner is not None and owner.is_gone():
+            return True
+        sign = (owner, trial.user_attrs.get(BEAT))
+        known, since = self._seen.get(trial.number, (None, 0.0))
+        if known != sign:
+            self._seen[trial.number] = (sign, self._clock())
+            return False
+        return self._clock() - since >= self._lease
+
+
+class Beat:
+    """Calls ``write`` with a growing number from a thread, for as long as the block runs.
+
+    The thread ends by itself when the trial turns out to be finished; other failures of the storage are left to
+    the next beat, because a missed one only brings the lease nearer.
+    """
+
+    def __init__(self, write: Callable[[int], None], interval: float) -> None:
+        self._write = write
+        self._interval = interval
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="study-beat", daemon=True)
+
+    def __enter__(self) -> Beat:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join(timeout=5)  # a storage that hangs must not keep the worker
+
+    def _run(self) -> None:
+        count = 0
+        while not self._stop.wait(self._interval):
+            count += 1
+            try:
+                self._write(count)
+            except UpdateFinishedTrialError:
+                return
+            except (StudyError, OSError):
+                continue
+
+
+def describe(attributes: Mapping[str, Any]) -> str:
+    """Who works on a trial, for people: ``host:pid``."""
+    owner = Owner.from_json(attributes.get(OWNER))
+    return f"{owner.host}:{owner.pid}" if owner else "unknown"

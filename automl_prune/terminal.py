@@ -1,0 +1,97 @@
+"""What the command line draws: progress bars on a terminal, plain lines in a pipe or in CI."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from automl_prune.report.table import FrontRow
+from automl_prune.study.record import StudyContext
+from automl_prune.view import Stage, View
+
+_QUIET_SECONDS = 10.0
+"""How often a stage without a terminal prints a line."""
+
+
+class Terminal:
+    """A ``View`` on a console."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+
+    def say(self, message: str) -> None:
+        """Print a sentence that stays."""
+        self.console.print(message, markup=False, highlight=False, soft_wrap=True)
+
+    @contextmanager
+    def stage(self, title: str) -> Iterator[Stage]:
+        """A progress bar while the block runs; lines every ten seconds where there is no terminal."""
+        if not self.console.is_terminal:
+            yield _Lines(self, title)
+            return
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}", markup=False),
+        )
+        with Progress(*columns, console=self.console, transient=True) as progress:
+            task = progress.add_task(title, total=None, note="")
+            yield lambda done, total, note="": progress.update(task, completed=done, total=total, note=note)
+
+
+class _Lines:
+    """A stage as lines of text: when news comes, when it ends, and now and then."""
+
+    def __init__(self, terminal: Terminal, title: str) -> None:
+        self.terminal, self.title = terminal, title
+        self.start = self.last = time.monotonic()
+        self.note = ""
+
+    def __call__(self, done: int, total: int, note: str = "") -> None:
+        now = time.monotonic()
+        if note == self.note and now - self.last < _QUIET_SECONDS:
+            return
+        self.last, self.note = now, note
+        left = (now - self.start) / done * (total - done) if done else None
+        tail = f", about {left:.0f} s left" if left else ""
+        self.terminal.say(f"{self.title}: {done}/{total}{tail}{f' ({note})' if note else ''}")
+
+
+_proof: View = Terminal(Console())  # the type checker proves that it is one
+
+
+def front_as_table(rows: Sequence[FrontRow], context: StudyContext, title: str) -> Table:
+    """The front for people: costs as fractions of dense, scores with their standard errors."""
+    metric = context.metric
+    table = Table(title=title, title_justify="left")
+    for name in ("trial", "origin"):
+        table.add_column(name)
+    for name in context.dense_costs:
+        table.add_column(f"{name} (of dense)", justify="right")
+    for split in ("validation", "test"):
+        table.add_column(f"{split} {metric.name}", justify="right")
+    table.add_column("", justify="left")
+    for row in rows:
+        costs = [f"{row.costs[name].value:,.0f} ({row.costs[name].ratio:.1%})" for name in context.dense_costs]
+        scores = [_score(metric.show, row.val.value, row.val.standard_error)]
+        scores.append(_score(metric.show, row.test.value, row.test.standard_error) if row.test else "-")
+        table.add_row(str(row.trial), row.origin, *costs, *scores, "knee" if row.knee else "")
+    costs = [f"{value:,.0f} (100 %)" for value in context.dense_costs.values()]
+    dense = [_score(metric.show, s.value, s.standard_error) for s in (context.dense_val, context.dense_test)]
+    table.add_section()
+    table.add_row("dense", "", *costs, *dense, "")
+    return table
+
+
+def _score(show: object, value: float, error: float | None) -> str:
+    assert callable(show)
+    return f"{show(value)} ± {show(error).removesuffix(' %')}" if error is not None else str(show(value))
