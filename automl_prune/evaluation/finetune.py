@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from automl_prune.errors import ConfigError, DataError, EvaluationError
+from automl_prune.evaluation.layout import training_format
 from automl_prune.seeding import derive_seed, seeded
 from automl_prune.tasks.base import Batch, Task, move
 
@@ -93,6 +94,7 @@ def finetune(
     """
     if recipe.distillation > 0 and teacher is None:
         raise ConfigError("distillation needs the dense model as teacher; pass it, or set distillation to 0")
+    model.to(memory_format=training_format(model, device))  # type: ignore[call-overload]  # torch's stub omits it
     optimizer = _optimizer(model, recipe)
     modes = [(module, module.training) for module in teacher.modules()] if teacher is not None else []
     if teacher is not None:
@@ -114,6 +116,7 @@ def finetune(
     finally:
         for module, training in modes:
             module.training = training
+    model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # as above
     return model.eval()
 
 

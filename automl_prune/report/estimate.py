@@ -105,7 +105,7 @@ class Estimate:
 
 
 def t_quantile(degrees: float, level: float = LEVEL) -> float:
-    """The value that |Student's t| stays under with probability ``level``, to six digits.
+    """The value that |Student's t| stays under with probability ``level``, to about five digits.
 
     Args:
         degrees: Degrees of freedom, at least 1; infinite for the normal distribution.

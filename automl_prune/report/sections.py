@@ -137,7 +137,10 @@ def trials(data: ReportData) -> str:
     listing = table(
         "Trials", heads, [_trial(data, row) for row in data.trials], sortable=True, tall=len(data.trials) > 20
     )
-    note = "Click a column's title to sort; the answer's trial is marked. Scores are on the validation split, before any finalist's fine-tuning."
+    note = (
+        "Click a column's title to sort; the answer's trial is marked. Scores are on the validation split, before any "
+        "finalist's fine-tuning."
+    )
     return section("trials", "Trials", paragraph(note, "soft noprint"), listing)
 
 

@@ -7,7 +7,7 @@ is given by the storage in one total order: a decision that rests on lower-numbe
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -69,17 +69,17 @@ class Chain:
 
 def chains_of(trials: Sequence[FrozenTrial]) -> tuple[Chain, ...]:
     """The chains of a study in the order of their first attempts; dropped trials belong to none."""
-    groups: dict[Hashable, list[FrozenTrial]] = {}
+    groups: dict[str | int, list[FrozenTrial]] = {}
     for trial in sorted(trials, key=lambda trial: trial.number):
         if DROPPED not in trial.user_attrs:
             groups.setdefault(_key(trial), []).append(trial)
     return tuple(Chain(index, tuple(attempts)) for index, attempts in enumerate(groups.values()))
 
 
-def _key(trial: FrozenTrial) -> Hashable:
+def _key(trial: FrozenTrial) -> str | int:
     # A baseline is known by what it is, so that two processes that start one study enqueue it once in effect.
-    origin = trial.user_attrs.get(ORIGIN, SEARCH)
-    return origin if origin != SEARCH else trial.user_attrs.get(ROOT, trial.number)
+    origin = str(trial.user_attrs.get(ORIGIN, SEARCH))
+    return origin if origin != SEARCH else int(trial.user_attrs.get(ROOT, trial.number))
 
 
 def _state_of(trial: FrozenTrial) -> ChainState:

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, create_trial
 from optuna.trial import TrialState as OptunaState
 
 from automl_prune.errors import EvaluationError, StudyError
@@ -145,7 +145,9 @@ def decode_finalists(attributes: Mapping[str, Any]) -> tuple[Finalist, ...]:
     try:
         found = [Finalist.from_json(value) for key, value in attributes.items() if key.startswith(FINALIST)]
     except ValueError as error:
-        raise StudyError(f"the study holds a damaged record ({error}); delete it and run the finalists again") from error
+        raise StudyError(
+            f"the study holds a damaged record ({error}); delete it and run the finalists again"
+        ) from error
     return tuple(sorted(found, key=lambda finalist: finalist.trial))
 
 
@@ -162,7 +164,11 @@ def differences(stored: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
     if isinstance(value, Mapping) and value:
-        return {k: v for name, inner in value.items() for k, v in _flat(inner, f"{prefix}.{name}" if prefix else name).items()}
+        return {
+            k: v
+            for name, inner in value.items()
+            for k, v in _flat(inner, f"{prefix}.{name}" if prefix else name).items()
+        }
     return {prefix: value}
 
 
@@ -180,8 +186,6 @@ def template(
     constraints: Mapping[str, float] | None = None,
 ) -> FrozenTrial:
     """A whole trial to be stored by one write."""
-    from optuna.trial import create_trial
-
     return create_trial(
         state=state,
         params=dict(params),

@@ -121,7 +121,7 @@ class Beat:
     the next beat, because a missed one only brings the lease nearer.
     """
 
-    def __init__(self, write: Callable[[int], None], interval: float) -> None:
+    def __init__(self, write: Callable[[int], object], interval: float) -> None:
         self._write = write
         self._interval = interval
         self._stop = threading.Event()

@@ -17,7 +17,7 @@ from typing import Any, Final, TypeVar, cast
 import optuna
 from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage, get_storage
-from optuna.storages.journal import BaseJournalFileLock, JournalFileBackend, JournalFileSymlinkLock
+from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -84,7 +84,7 @@ def _open_journal(path: Path) -> StudyStorage:
     return StudyStorage(retrying(storage, str(path)), str(path), tuple(lock.notices))
 
 
-class _RepairingLock(BaseJournalFileLock):
+class _RepairingLock(JournalFileSymlinkLock):
     """Optuna's lock, which also cuts off a torn last line before its holder appends to it.
 
     A process killed in the middle of a write leaves half a line; whatever is appended to it makes the whole
@@ -92,23 +92,20 @@ class _RepairingLock(BaseJournalFileLock):
     """
 
     def __init__(self, path: Path) -> None:
+        super().__init__(str(path), grace_period=_LOCK_GRACE)
         self._path = path
-        self._lock = JournalFileSymlinkLock(str(path), grace_period=_LOCK_GRACE)
         self.notices: list[str] = []
 
     def acquire(self) -> bool:
-        taken = self._lock.acquire()
+        taken = super().acquire()
         try:
             notice = cut_torn_line(self._path)
         except BaseException:
-            self._lock.release()
+            self.release()
             raise
         if notice:
             self.notices.append(notice)
         return taken
-
-    def release(self) -> None:
-        self._lock.release()
 
 
 def cut_torn_line(path: Path) -> str | None:
@@ -154,7 +151,7 @@ def _open_database(url: str) -> StudyStorage:
     sqlite = parsed.get_backend_name() == "sqlite"
     pool = {} if sqlite else {"pool_pre_ping": True, "pool_size": 2, "max_overflow": 2}
     try:
-        with _quiet():
+        with quiet():
             storage = get_storage(RDBStorage(url, engine_kwargs=pool))
     except (ImportError, NoSuchModuleError) as error:
         raise StudyError(
@@ -181,7 +178,7 @@ def _scrub(error: BaseException, password: object) -> str:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without Optuna's chatter on stderr; its level is put back."""
     level = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(max(level, optuna.logging.WARNING))

@@ -14,6 +14,7 @@ from optuna.trial import TrialState as OptunaState
 from automl_prune.registry import Registry
 from automl_prune.study.chains import Chain
 from automl_prune.study.codec import template
+from automl_prune.study.storage import quiet
 
 Strategy: TypeAlias = Callable[[int], BaseSampler]
 """(seed) -> a new sampler. It is made anew for every proposal: what it knows is what the study holds."""
@@ -50,7 +51,8 @@ class Proposer:
     ) -> None:
         self._strategy = strategies[strategy]
         self._space = dict(space)
-        self._copy = optuna.Study(*_memory(directions))
+        with quiet():
+            self._copy = optuna.create_study(directions=list(directions), sampler=RandomSampler())
         self._copied: set[int] = set()
         self._size = 0
 

@@ -66,14 +66,13 @@ def _trial(recipe: Recipe, number: int, rng: np.random.Generator) -> TrialRecord
         target = recipe.budget * 1.15
     candidate = _candidate(rng, target, origin.removeprefix("uniform ") if number < 5 else None)
     start = START + timedelta(seconds=14 * number)
-    common = {"number": number, "origin": origin, "started": start, "attempt": 1}
-    point = {"target": target, "exponent": float(rng.normal()), "criterion": "l1"}
+    waiting = TrialRecord(
+        number=number, state="waiting", origin=origin, evaluation=None, reason=None, feasible=None, started=start,
+        point={"target": target, "exponent": float(rng.normal()), "criterion": "l1"}, finished=None, attempt=1,
+    )  # fmt: skip
     if recipe.fail_all or (recipe.failures and number in (17, 23)):
         reason = "the loss became NaN at step 41 of 100; lower evaluation.learning_rate (now 0.01)"
-        return TrialRecord(
-            state="failed", point=point, evaluation=None, reason=reason, feasible=None,
-            finished=start + timedelta(seconds=6), **common,
-        )  # fmt: skip
+        return replace(waiting, state="failed", reason=reason, finished=start + timedelta(seconds=6))
     ratio = target * float(rng.uniform(0.98, 1.0))
     bonus = 0.006 * min(1, number / 25) if origin == "search" else -0.004 * number
     accuracy = 0.929 - 0.05 * (1 - ratio) ** 3 / 0.3 + bonus + float(rng.normal(0, 0.003))
@@ -89,10 +88,7 @@ def _trial(recipe: Recipe, number: int, rng: np.random.Generator) -> TrialRecord
     )  # fmt: skip
     feasible = costs["macs"].value <= recipe.budget * DENSE["macs"]
     finished = start + timedelta(seconds=12.5)
-    return TrialRecord(
-        state="complete", point=point, evaluation=evaluation, reason=None, feasible=feasible,
-        finished=finished, **common,
-    )  # fmt: skip
+    return replace(waiting, state="complete", evaluation=evaluation, feasible=feasible, finished=finished)
 
 
 def _finalists(recipe: Recipe, trials: list[TrialRecord], rng: np.random.Generator) -> tuple[Finalist, ...]:

@@ -1,0 +1,137 @@
+"""One study in a storage: the few writes a worker makes, each one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import optuna
+from optuna.exceptions import DuplicatedStudyError, UpdateFinishedTrialError
+from optuna.samplers import RandomSampler
+from optuna.storages import BaseStorage
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, Trial
+from optuna.trial import TrialState as OptunaState
+
+from automl_prune.errors import StudyError
+from automl_prune.study.chains import Chain, chains_of
+from automl_prune.study.codec import EVALUATION
+from automl_prune.study.storage import StudyStorage, quiet
+
+
+class Ledger:
+    """The trials and attributes of one study.
+
+    Args:
+        storage: Where it lives.
+        name: Its name; None for the only study there is.
+
+    Raises:
+        StudyError: There is no such study; the message names those that exist.
+    """
+
+    def __init__(self, storage: StudyStorage, name: str | None) -> None:
+        self._backend: BaseStorage = storage.backend
+        self.location = storage.location
+        known = [study.study_name for study in self._backend.get_all_studies()]
+        if name is None and len(known) == 1:
+            name = known[0]
+        if name is None or name not in known:
+            raise StudyError(
+                f"{storage.location} holds {f'no study {name!r}' if name else f'{len(known)} studies'}; "
+                + (f"name one of {sorted(known)}" if known else "start one with: automl-prune search CONFIG")
+            )
+        self.name = name
+        self._id = self._backend.get_study_id_from_name(name)
+        # Never asked for a point: strategies work on a copy, see ``strategies.Proposer``.
+        self._study = optuna.load_study(study_name=name, storage=self._backend, sampler=RandomSampler())
+
+    @classmethod
+    def create(cls, storage: StudyStorage, name: str, directions: Sequence[StudyDirection]) -> Ledger:
+        """The study of that name, made when it does not exist yet."""
+        if name not in (study.study_name for study in storage.backend.get_all_studies()):
+            try:
+                with quiet():
+                    storage.backend.create_new_study(directions, study_name=name)
+            except DuplicatedStudyError:
+                pass  # another process was faster, or the answer to our own call was lost
+        return cls(storage, name)
+
+    # ---- the study
+
+    def attributes(self) -> Mapping[str, Any]:
+        """The study's user attributes."""
+        return dict(self._backend.get_study_user_attrs(self._id))
+
+    def set_attribute(self, key: str, value: Any) -> None:
+        """Store one JSON value with the study."""
+        self._backend.set_study_user_attr(self._id, key, value)
+
+    def trials(self) -> Sequence[FrozenTrial]:
+        """Every stored trial, in order of number; not to be changed."""
+        return self._backend.get_all_trials(self._id, deepcopy=False)
+
+    def chains(self) -> tuple[Chain, ...]:
+        """The study's points and their attempts."""
+        return chains_of(self.trials())
+
+    # ---- one trial, by its id in the storage
+
+    def enqueue(self, trial: FrozenTrial) -> None:
+        """Store a whole trial that waits; one that does not fit its own space raises ``ValueError``."""
+        self._study.add_trial(trial)
+
+    def add(self, trial: FrozenTrial) -> int:
+        """Store a whole trial; its id."""
+        return self._backend.create_new_trial(self._id, template_trial=trial)
+
+    def claim(self, trial_id: int) -> bool:
+        """Turn a waiting trial into a running one; whether it was this call that did."""
+        try:
+            return self._backend.set_trial_state_values(trial_id, OptunaState.RUNNING)
+        except UpdateFinishedTrialError:
+            return False
+
+    def annotate(self, trial_id: int, **attributes: Any) -> bool:
+        """Store user attributes of an unfinished trial; False when it is finished."""
+        try:
+            for key, value in attributes.items():
+                self._backend.set_trial_user_attr(trial_id, key, value)
+        except UpdateFinishedTrialError:
+            return False
+        return True
+
+    def fail(self, trial_id: int, **attributes: Any) -> bool:
+        """Finish a trial without a result, noting why; False when it was finished already."""
+        return self.annotate(trial_id, **attributes) and self._finish(trial_id, OptunaState.FAIL, None)
+
+    def complete(
+        self,
+        trial_id: int,
+        values: Sequence[float],
+        constraints: Mapping[str, float],
+        evaluation: Mapping[str, Any],
+        **attributes: Any,
+    ) -> bool:
+        """Finish a trial with its result; False when it was finished already, by whoever took it for lost."""
+        # The result comes before the state: a trial that is complete has everything.
+        if not self.annotate(trial_id, **{EVALUATION: evaluation}, **attributes):
+            return False
+        try:
+            trial = Trial(self._study, trial_id)
+            for metric, excess in constraints.items():
+                trial.set_constraint(metric, excess)
+        except UpdateFinishedTrialError:
+            return False
+        return self._finish(trial_id, OptunaState.COMPLETE, values)
+
+    def _finish(self, trial_id: int, state: OptunaState, values: Sequence[float] | None) -> bool:
+        try:
+            return self._backend.set_trial_state_values(trial_id, state, values)
+        except UpdateFinishedTrialError:
+            return False
+
+
+def trial_id(trial: FrozenTrial) -> int:
+    """The id of a trial in its storage, which Optuna tells only by a private name."""
+    return trial._trial_id

@@ -1,0 +1,166 @@
+"""Starting, resuming and reading studies."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any, cast
+
+from optuna.trial import TrialState as OptunaState
+
+from automl_prune.errors import StudyError
+from automl_prune.study.baselines import affordable
+from automl_prune.study.codec import (
+    ATTEMPT,
+    CONTEXT,
+    FINALIST,
+    IDENTITY,
+    ORIGIN,
+    REQUESTED,
+    decode_context,
+    decode_finalists,
+    differences,
+    directions,
+    distributions,
+    template,
+    trial_record,
+)
+from automl_prune.study.ledger import Ledger
+from automl_prune.study.record import Finalist, StudyRecord, TrialState
+from automl_prune.study.storage import StudyStorage
+from automl_prune.study.worker import Evaluate, Event, OnEvent, Propose, StudySpec, Worker
+
+__all__ = ["Event", "StudySpec", "read_study", "run_study", "start_study", "write_finalist"]
+
+
+def run_study(
+    spec: StudySpec, storage: StudyStorage, propose: Propose, evaluate: Evaluate, on_event: OnEvent | None = None
+) -> StudyRecord:
+    """Run a study until ``spec.requested`` trials are finished, going on where an earlier run stopped.
+
+    With as many or more finished already, nothing is evaluated. What ``KeyboardInterrupt``,
+    ``errors.Interrupted`` or any other exception interrupts is handed back before it propagates, and the same
+    call resumes. A single worker that was stopped or killed any number of times evaluates the same points with
+    the same seeds as one that never was.
+
+    Args:
+        spec: What to search.
+        storage: Where the study lives.
+        propose: Makes a candidate of a point.
+        evaluate: Evaluates a candidate with a seed; see ``worker.Evaluate`` for what it may raise.
+        on_event: Told what happens.
+
+    Returns:
+        The whole study, earlier runs' trials included.
+
+    Raises:
+        StudyError: The stored study is another one, the storage stays away, or no trial at all succeeds.
+    """
+    tell = on_event or _silent
+    for notice in storage.notices:
+        tell(Event("notice", 0, spec.requested, message=notice))
+    ledger = start_study(spec, storage)
+    Worker(ledger, spec, propose, evaluate, tell).run()
+    return read_study(storage, spec.name)
+
+
+def start_study(spec: StudySpec, storage: StudyStorage) -> Ledger:
+    """Create the study, or verify that the stored one is the same; then enqueue its baselines.
+
+    Raises:
+        StudyError: The stored study is another one; the message lists every difference.
+    """
+    if spec.requested < 1:
+        raise StudyError(f"a study needs at least 1 trial, got {spec.requested}")
+    ledger = Ledger.create(storage, spec.name, directions(spec.context))
+    stored = ledger.attributes()
+    identity = _identity(spec)
+    if IDENTITY in stored:
+        _verify(stored[IDENTITY], identity, spec.name, storage.location)
+    elif ledger.trials():
+        raise StudyError(
+            f"study {spec.name!r} in {storage.location} was not started by automl-prune; choose another name"
+        )
+    if CONTEXT not in stored:
+        ledger.set_attribute(CONTEXT, spec.context.to_json())
+    if IDENTITY not in stored:
+        ledger.set_attribute(IDENTITY, identity)
+    if spec.requested > stored.get(REQUESTED, 0):
+        ledger.set_attribute(REQUESTED, spec.requested)
+    _enqueue_baselines(spec, ledger)
+    return ledger
+
+
+def _enqueue_baselines(spec: StudySpec, ledger: Ledger) -> None:
+    space = distributions(spec.parameters)
+    known = {trial.user_attrs.get(ORIGIN) for trial in ledger.trials()}
+    for baseline in affordable(spec.baselines, spec.requested):
+        if baseline.origin in known:
+            continue
+        try:
+            attributes = {ORIGIN: baseline.origin, ATTEMPT: 1}
+            ledger.enqueue(template(OptunaState.WAITING, baseline.point, space, attributes))
+        except ValueError as error:
+            raise StudyError(
+                f"baseline {baseline.origin!r} is no point of the space ({error}); give every parameter a value "
+                "within its bounds"
+            ) from error
+
+
+def _identity(spec: StudySpec) -> dict[str, Any]:
+    """What must not change between the runs of one study, as JSON would give it back."""
+    context = spec.context
+    space = {
+        parameter.name: {key: value for key, value in asdict(parameter).items() if key != "name"}
+        for parameter in spec.parameters
+    }
+    built_in = {
+        "space": space,
+        "strategy": spec.strategy,
+        "seed": spec.seed,
+        "metric": asdict(context.metric),
+        "cost": context.cost,
+        "limits": dict(context.limits),
+    }
+    return cast(dict[str, Any], json.loads(json.dumps({**built_in, **spec.identity})))
+
+
+def _verify(stored: Mapping[str, Any], now: Mapping[str, Any], name: str, location: str) -> None:
+    found = differences(stored, now)
+    if found:
+        raise StudyError(
+            f"{location} holds another study {name!r}; what differs:\n  "
+            + "\n  ".join(found)
+            + "\nrestore these, or start a new study with another --run-dir"
+        )
+
+
+def read_study(storage: StudyStorage, name: str | None = None) -> StudyRecord:
+    """Everything a study holds, as of now; nothing is written.
+
+    Args:
+        storage: Where it lives.
+        name: Its name; None for the only study there is.
+
+    Raises:
+        StudyError: There is no such study, or it was not written by this package.
+    """
+    ledger = Ledger(storage, name)
+    attributes = ledger.attributes()
+    context = decode_context(attributes, ledger.name)
+    requested = int(attributes.get(REQUESTED, 0))
+    trials = []
+    for chain in ledger.chains()[:requested]:
+        state: TrialState = "waiting" if chain.state == "lost" else chain.state
+        trials.append(trial_record(chain.index, chain.current, state, context.limits))
+    return StudyRecord(context, tuple(trials), decode_finalists(attributes), requested)
+
+
+def write_finalist(storage: StudyStorage, finalist: Finalist, name: str | None = None) -> None:
+    """Store a finalist with its study, replacing one of the same trial."""
+    Ledger(storage, name).set_attribute(f"{FINALIST}{finalist.trial}", finalist.to_json())
+
+
+def _silent(event: Event) -> None:
+    """Nobody watches."""

@@ -1,0 +1,331 @@
+"""The loop that every process of a study runs: take a point, evaluate it, tell the result, until enough are done.
+
+A stored trial is one attempt at one point. Its states, and what leads from one to the next::
+
+                       claim                       complete
+      (enqueue) ─► WAITING ──────────┐        ┌──────────────► COMPLETE            final
+          ▲                          ▼        │  fail, reason
+          │        (propose) ─────► RUNNING ──┼──────────────► FAIL with `reason`  final
+          │                                   │  reap: the owner is gone
+          │ add a successor                   │  hand back: the owner was interrupted
+          └─────────────────────── FAIL, lost ◄
+                                              │  drop: not admitted
+                                              └──────────────► FAIL with `dropped` does not count
+
+A point and its attempts form a chain (``chains.py``). Workers do not talk to each other; these rules make any
+number of them, dying at any time, reach exactly the requested number of finished points:
+
+1. Trials are only added and finished, and whoever sees a trial sees all with lower numbers. So a decision that
+   rests on lower numbers is the same for everyone, and final.
+2. Whoever has taken a trial reads the study again and drops it unless it is admitted: fewer than the requested
+   number of points lie before its own (no overshoot), and nothing in its chain is finished or open before it
+   (nothing twice). A proposed trial is stored together with its parameters and its owner, in one write.
+3. Anyone may reap a running trial whose owner is gone (``leases.py``) and add the successor of a lost one. Two
+   that do so at once add two successors; rule 2 drops one.
+4. A result that arrives for a trial taken for lost is ignored; its successor's counts.
+5. What is random depends on the study's seed and the point's place only: not on the worker, the attempt, or on
+   what was killed before.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+from optuna.trial import TrialState as OptunaState
+
+from automl_prune.candidate import Candidate
+from automl_prune.errors import AutomlPruneError, EvaluationError, StudyError
+from automl_prune.evaluation.record import Evaluation
+from automl_prune.seeding import derive_seed
+from automl_prune.space import Parameter
+from automl_prune.study.baselines import Baseline
+from automl_prune.study.chains import Chain
+from automl_prune.study.codec import (
+    ATTEMPT,
+    BEAT,
+    DROPPED,
+    HANDED_BACK,
+    ORIGIN,
+    OWNER,
+    REASON,
+    REUSED_FROM,
+    SEARCH,
+    directions,
+    distributions,
+    evaluation_of,
+    objectives,
+    template,
+    violations,
+)
+from automl_prune.study.leases import Beat, Owner, Watch
+from automl_prune.study.ledger import Ledger, trial_id
+from automl_prune.study.record import Point, StudyContext
+from automl_prune.study.strategies import Proposer
+
+Propose: TypeAlias = Callable[[Point], Candidate]
+"""The candidate a point of the space stands for."""
+
+Evaluate: TypeAlias = Callable[[Candidate, int], Evaluation]
+"""(candidate, seed) -> its evaluation. ``EvaluationError``, or any exception that is not one of this package's
+nor an ``OSError``, fails the trial; the others concern more than one candidate and stop the worker."""
+
+HOPELESS_AFTER = 5
+"""So many failures without one success are no bad luck: the set-up is broken."""
+
+
+@dataclass(frozen=True, slots=True)
+class StudySpec:
+    """What to search, and how.
+
+    Attributes:
+        name: The study's name in its storage.
+        context: Stored when the study starts.
+        identity: JSON-ready values by key that must be equal whenever the study is resumed (digests of model and
+            data, say). Space, strategy, seed, metric, cost and limits are added to them.
+        parameters: The search space.
+        strategy: Registered name.
+        seed: Of everything random.
+        requested: How many trials are to be finished in all, this run's and earlier ones.
+        baselines: Evaluated first, as many as leave half of the trials to the search.
+        worker: Number of this worker among those of the study; it varies what the strategy proposes, so that
+            two workers that ask at one moment get different points.
+        lease: Seconds without a sign of life after which a worker on another machine counts as gone.
+    """
+
+    name: str
+    context: StudyContext
+    identity: Mapping[str, Any]
+    parameters: tuple[Parameter, ...]
+    strategy: str
+    seed: int
+    requested: int
+    baselines: tuple[Baseline, ...] = ()
+    worker: int = 0
+    lease: float = 60.0
+
+
+EventKind = Literal["started", "complete", "reused", "failed", "lost", "handed_back", "ignored", "notice"]
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened, for progress displays and logs.
+
+    Attributes:
+        kind: ``lost`` is a trial whose worker is gone (it is tried again), ``ignored`` a result that came after
+            its trial was taken for lost, ``notice`` a message about the study as a whole.
+        finished: Trials finished so far, by all workers.
+        requested: Trials to be finished in all.
+        trial: Number of the trial, None for a notice.
+        message: For people; empty where the kind says it all.
+        evaluation: With ``complete`` and ``reused``.
+    """
+
+    kind: EventKind
+    finished: int
+    requested: int
+    trial: int | None = None
+    message: str = ""
+    evaluation: Evaluation | None = None
+
+
+OnEvent: TypeAlias = Callable[[Event], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Claim:
+    """A running trial that is this worker's: its chain and the study as they were when it was admitted."""
+
+    id: int
+    chain: Chain
+    chains: Sequence[Chain]
+
+
+@dataclass(slots=True)
+class _Known:
+    """Evaluations by digest of their candidate, and from which point; read from the study bit by bit."""
+
+    found: dict[str, tuple[int, Evaluation]] = field(default_factory=dict)
+    _read: set[int] = field(default_factory=set)
+
+    def read(self, chains: Sequence[Chain]) -> None:
+        for chain in chains:
+            if chain.index not in self._read and chain.state == "complete":
+                self._read.add(chain.index)
+                evaluation = evaluation_of(chain.current)
+                self.found.setdefault(evaluation.candidate.digest, (chain.index, evaluation))
+
+
+class Worker:
+    """One worker of an existing study.
+
+    Args:
+        ledger: The study.
+        spec: As it was started; ``requested`` and ``worker`` are this worker's own.
+        propose: Makes a candidate of a point.
+        evaluate: Evaluates a candidate.
+        on_event: Told what happens; what it raises stops the worker.
+    """
+
+    def __init__(
+        self, ledger: Ledger, spec: StudySpec, propose: Propose, evaluate: Evaluate, on_event: OnEvent
+    ) -> None:
+        self._ledger = ledger
+        self._spec = spec
+        self._propose = propose
+        self._evaluate = evaluate
+        self._on_event = on_event
+        self._space = distributions(spec.parameters)
+        self._proposer = Proposer(spec.strategy, self._space, directions(spec.context))
+        self._watch = Watch(spec.lease)
+        self._known = _Known()
+        self._owner = Owner.mine().to_json()
+
+    def run(self) -> None:
+        """Work until the requested number of trials is finished, by whomever.
+
+        Raises:
+            StudyError: The storage stays away, or no trial at all succeeds.
+            BaseException: What interrupted an evaluation; its trial has been handed back.
+        """
+        while True:
+            chains = self._tidy()
+            if _finished(chains) >= self._spec.requested:
+                return
+            claim = self._claim(chains) or self._start(chains)
+            if claim is None:  # all that is left is in the hands of others, who may yet lose it
+                time.sleep(min(1.0, self._spec.lease / 8))
+            else:
+                self._work(claim)
+
+    # ---- taking a trial
+
+    def _tidy(self) -> Sequence[Chain]:
+        """Reap what lost its worker, add the missing successors, and return the points that are asked for."""
+        for trial in self._ledger.trials():
+            if trial.state == OptunaState.RUNNING and self._watch.is_stale(trial):
+                self._ledger.fail(trial_id(trial))
+        chains = self._ledger.chains()[: self._spec.requested]
+        lost = [chain for chain in chains if chain.state == "lost"]
+        for chain in lost:
+            self._ledger.add(chain.successor())
+            self._tell("lost", chains, chain.index, "its worker is gone, or it was interrupted; it is tried again")
+        return self._ledger.chains()[: self._spec.requested] if lost else chains
+
+    def _claim(self, chains: Sequence[Chain]) -> _Claim | None:
+        """A waiting trial, baselines and second attempts, the lowest number first."""
+        waiting = [trial for chain in chains for trial in chain.attempts if trial.state == OptunaState.WAITING]
+        for trial in sorted(waiting, key=lambda trial: trial.number):
+            if self._ledger.claim(trial_id(trial)):
+                self._ledger.annotate(trial_id(trial), **{OWNER: self._owner})
+                claim = self._admit(trial_id(trial))
+                if claim:
+                    return claim
+        return None
+
+    def _start(self, chains: Sequence[Chain]) -> _Claim | None:
+        """A new trial, at a point that the strategy proposes."""
+        if len(chains) >= self._spec.requested:
+            return None
+        seed = derive_seed(self._spec.seed, "strategy", self._spec.worker, len(chains))
+        point = self._proposer.propose(chains, seed)
+        attributes = {OWNER: self._owner, ORIGIN: SEARCH, ATTEMPT: 1}
+        return self._admit(self._ledger.add(template(OptunaState.RUNNING, point, self._space, attributes)))
+
+    def _admit(self, taken: int) -> _Claim | None:
+        """Rule 2: keep the trial or drop it."""
+        chains = self._ledger.chains()
+        chain, trial = next((c, t) for c in chains for t in c.attempts if trial_id(t) == taken)
+        if chain.index >= self._spec.requested:
+            self._ledger.fail(taken, **{DROPPED: "enough points lie before it"})
+        elif not chain.accepts(trial):
+            self._ledger.fail(taken, **{DROPPED: "another attempt at this point came first"})
+        else:
+            return _Claim(taken, chain, chains[: self._spec.requested])
+        return None
+
+    # ---- working on it
+
+    def _work(self, claim: _Claim) -> None:
+        try:
+            with Beat(lambda count: self._ledger.annotate(claim.id, **{BEAT: count}), self._spec.lease / 6):
+                outcome = self._outcome(claim)
+            if isinstance(outcome, str):
+                self._fail(claim, outcome)
+            else:
+                self._complete(claim, *outcome)
+        except StudyError:
+            raise  # the storage, or everyone's set-up: there is nobody to hand the trial back to
+        except BaseException:
+            self._hand_back(claim)
+            raise
+
+    def _outcome(self, claim: _Claim) -> tuple[Evaluation, int | None] | str:
+        """An evaluation and the point it is reused from, or the reason why there is none."""
+        self._known.read(claim.chains)
+        index = claim.chain.index
+        self._tell("started", claim.chains, index)
+        try:
+            candidate = self._propose(claim.chain.current.params)
+            if candidate.digest in self._known.found:
+                source, evaluation = self._known.found[candidate.digest]
+                return evaluation, source
+            evaluation = self._evaluate(candidate, derive_seed(self._spec.seed, "evaluation", index))
+            objectives(evaluation, self._spec.context)
+            return evaluation, None
+        except EvaluationError as error:
+            return str(error)
+        except (AutomlPruneError, OSError):
+            raise
+        except Exception as error:  # out of memory, a singular matrix: this candidate's trouble, until all have it
+            return f"{type(error).__name__}: {error}"
+
+    def _complete(self, claim: _Claim, evaluation: Evaluation, source: int | None) -> None:
+        context = self._spec.context
+        told = self._ledger.complete(
+            claim.id,
+            objectives(evaluation, context),
+            violations(evaluation, context.limits),
+            evaluation.to_json(),
+            **({} if source is None else {REUSED_FROM: source}),
+        )
+        kind: EventKind = "ignored" if not told else "complete" if source is None else "reused"
+        self._tell(kind, self._ledger.chains(), claim.chain.index, evaluation=evaluation)
+
+    def _fail(self, claim: _Claim, reason: str) -> None:
+        self._ledger.fail(claim.id, **{REASON: reason})
+        chains = self._ledger.chains()[: self._spec.requested]
+        self._tell("failed", chains, claim.chain.index, reason)
+        failed = sum(chain.state == "failed" for chain in chains)
+        if failed >= min(HOPELESS_AFTER, self._spec.requested) and not any(c.state == "complete" for c in chains):
+            raise StudyError(
+                f"all {failed} trials failed so far, the last one with: {reason}; "
+                "mend that, then run the same command again to go on"
+            )
+
+    def _hand_back(self, claim: _Claim) -> None:
+        """Let anyone take the trial again, as if this attempt had not been."""
+        if self._ledger.fail(claim.id, **{HANDED_BACK: True}):
+            chains = self._ledger.chains()
+            chain = chains[claim.chain.index]
+            if chain.state == "lost":
+                self._ledger.add(chain.successor())
+            self._tell("handed_back", chains, chain.index)
+
+    def _tell(
+        self,
+        kind: EventKind,
+        chains: Sequence[Chain],
+        trial: int,
+        message: str = "",
+        evaluation: Evaluation | None = None,
+    ) -> None:
+        requested = self._spec.requested
+        self._on_event(Event(kind, _finished(chains[:requested]), requested, trial, message, evaluation))
+
+
+def _finished(chains: Sequence[Chain]) -> int:
+    return sum(chain.finished for chain in chains)

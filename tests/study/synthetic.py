@@ -1,0 +1,159 @@
+"""A search without a network: widths from residuals, a score with a known optimum, MACs as their sum.
+
+``python -m tests.study.synthetic DIRECTORY REQUESTED [--seconds S] [--lease L] [--worker W]`` runs it as a process;
+each evaluation first leaves a line ``start <digest> <seed>`` and at its end ``end <digest> <seed>`` in
+DIRECTORY/log.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from automl_prune.candidate import Candidate, GroupChoice
+from automl_prune.costs import Cost
+from automl_prune.evaluation.record import Evaluation
+from automl_prune.space import ChoiceParameter, FloatParameter
+from automl_prune.study.baselines import uniform_baselines
+from automl_prune.study.record import Point, StudyContext, StudyRecord
+from automl_prune.study.runner import StudySpec, run_study
+from automl_prune.study.storage import open_storage
+from automl_prune.tasks.base import Metric, Score
+
+WIDTH = 1000
+
+
+def groups(count: int) -> list[str]:
+    return [f"layer{index}" for index in range(count)]
+
+
+def context(count: int = 4, *, higher_is_better: bool = True) -> StudyContext:
+    return StudyContext(
+        name="synthetic",
+        config={"search": {"trials": 8}},
+        metric=Metric("accuracy" if higher_is_better else "loss", higher_is_better, percent=higher_is_better),
+        cost="macs",
+        limits={"macs": 0.5 * WIDTH * count},
+        dense_costs={"macs": float(WIDTH * count)},
+        dense_val=Score(0.9, 1000, 0.01),
+        dense_test=Score(0.88, 1000, 0.01),
+        group_widths=dict.fromkeys(groups(count), WIDTH),
+        skipped=(("head", 10, "it is the output"),),
+        environment={"torch": "none"},
+    )
+
+
+def parameters(count: int = 4) -> tuple[FloatParameter | ChoiceParameter, ...]:
+    return (
+        FloatParameter("target_cost", 0.5, 1.0),
+        *(FloatParameter(f"residual/{group}", -0.5, 0.5) for group in groups(count)),
+        ChoiceParameter("criterion", ("l1", "l2")),
+    )
+
+
+def uniform_point(criterion: str, target: float, count: int = 4) -> Point:
+    return {"target_cost": target, "criterion": criterion} | {f"residual/{group}": 0.0 for group in groups(count)}
+
+
+def spec(requested: int, *, count: int = 4, worker: int = 0, lease: float = 60.0, strategy: str = "tpe") -> StudySpec:
+    baselines = uniform_baselines(("l1", "l2"), lambda c, t: uniform_point(c, t, count), lowest=0.5)
+    return StudySpec(
+        name="synthetic",
+        context=context(count),
+        identity={"model": "model digest", "data": {"train": "train digest", "val": "val digest"}},
+        parameters=parameters(count),
+        strategy=strategy,
+        seed=7,
+        requested=requested,
+        baselines=baselines,
+        worker=worker,
+        lease=lease,
+    )
+
+
+def propose(point: Point) -> Candidate:
+    """Widths in proportion to exp(residual) whose sum is the target's share of half the width."""
+    names = [name.partition("/")[2] for name in point if name.startswith("residual/")]
+    weights = {name: math.exp(float(point[f"residual/{name}"])) for name in names}
+    scale = float(point["target_cost"]) * 0.5 * WIDTH * len(names) / sum(weights.values())
+    return Candidate(
+        {
+            name: GroupChoice(max(1, min(WIDTH, int(scale * weight))), str(point["criterion"]))
+            for name, weight in weights.items()
+        }
+    )
+
+
+def evaluate(candidate: Candidate, seed: int) -> Evaluation:
+    """Best where later groups are wider than earlier ones; l2 is better than l1; the seed shows in the score."""
+    widths = list(candidate.widths.values())
+    ideal = [0.3 + 0.4 * index / len(widths) for index in range(len(widths))]
+    loss = sum((width / WIDTH - best) ** 2 for width, best in zip(widths, ideal, strict=True)) / len(widths)
+    bonus = 0.01 if next(iter(candidate.choices.values())).criterion == "l2" else 0.0
+    return Evaluation(
+        candidate=candidate,
+        plan_digest=candidate.digest,
+        rung=0,
+        score=Score(0.9 - loss + bonus + seed * 1e-15, 1000),
+        costs={"macs": Cost("macs", float(sum(widths)), float(WIDTH * len(widths)))},
+        steps=0,
+        seconds=0.0,
+        seed=seed,
+        worker=f"test:{os.getpid()}",
+    )
+
+
+def outcome(record: StudyRecord) -> list[Mapping[str, object]]:
+    """What two equal runs have in common: everything but when, where and in which attempt."""
+    rows: list[Mapping[str, object]] = []
+    for trial in record.trials:
+        assert trial.evaluation is not None
+        rows.append(
+            {
+                "number": trial.number,
+                "origin": trial.origin,
+                "point": trial.point,
+                "seed": trial.evaluation.seed,
+                "score": trial.evaluation.score.value,
+            }
+        )
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("directory", type=Path)
+    parser.add_argument("requested", type=int)
+    parser.add_argument("--seconds", type=float, default=0.0)
+    parser.add_argument("--lease", type=float, default=60.0)
+    parser.add_argument("--worker", type=int, default=0)
+    parser.add_argument("--storage")
+    arguments = parser.parse_args()
+
+    def note(word: str, candidate: Candidate, seed: int) -> None:
+        with (arguments.directory / "log").open("a", encoding="utf-8") as file:
+            file.write(f"{word} {candidate.digest} {seed}\n")
+
+    def slow(candidate: Candidate, seed: int) -> Evaluation:
+        note("start", candidate, seed)
+        time.sleep(arguments.seconds)
+        evaluation = evaluate(candidate, seed)
+        note("end", candidate, seed)
+        return evaluation
+
+    storage = open_storage(arguments.storage, arguments.directory)
+    run_study(
+        spec(arguments.requested, worker=arguments.worker, lease=arguments.lease),
+        storage,
+        propose,
+        slow,
+        lambda event: print(event.kind, event.trial, event.message, flush=True),
+    )
+
+
+if __name__ == "__main__":
+    main()
