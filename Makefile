@@ -1,6 +1,7 @@
 # Two commands on a fresh machine: make search, make test.
 PYTHON ?= python3.11
 BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
 
 .PHONY: search test lint types arch clean
 
@@ -28,9 +29,11 @@ clean:
 	$(PYTHON) -m venv .venv
 
 .venv/.stamp-run: pyproject.toml constraints.txt | .venv/bin/python
-	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e .
+	@echo "Installing (5 GB with torch; some minutes)"
+	$(PIP) -e .
 	@touch $@
 
 .venv/.stamp-dev: pyproject.toml constraints.txt | .venv/bin/python
-	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e ".[dev]"
+	@echo "Installing (5 GB with torch; some minutes)"
+	$(PIP) -e ".[dev]"
 	@touch $@ .venv/.stamp-run

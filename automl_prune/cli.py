@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import sys
 from pathlib import Path
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="automl-prune",
-    help="Budgeted structured pruning of vision models: from a trained network and a budget to a verified Pareto front.",
+    help="Budgeted structured pruning of vision models: from a trained network and a budget to a verified front.",
     epilog="Exit status: 0 done, 2 wrong input (one message says what and how to fix it), 130 interrupted (the same "
     "command resumes).",
     no_args_is_help=True,
@@ -81,8 +82,10 @@ def train(
     Example: automl-prune train experiments/fashion_mnist_resnet20/config.yaml --set data.root=/data/fashion-mnist
     """
     from automl_prune import api
+    from automl_prune.config import without_secrets
 
-    api.train(_config(config, set_), output, force=force, command=" ".join(["automl-prune", *sys.argv[1:]]), view=_terminal())
+    command = without_secrets(shlex.join(["automl-prune", *sys.argv[1:]]))
+    api.train(_config(config, set_), output, force=force, command=command, view=_terminal())
 
 
 @app.command()
@@ -178,26 +181,22 @@ def _stop(number: int, frame: Any) -> None:
 def main() -> None:
     """Run the command line; errors the user can fix are one message and exit status 2."""
     signal.signal(signal.SIGTERM, _stop)
+    if "" not in sys.path and os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # factories of a configuration may lie where the command is run
+    status = 2
     try:
-        app(standalone_mode=False)
-        status = 0
-    except (KeyboardInterrupt, Interrupted, typer.Abort):
-        print("\nInterrupted; the running work was handed back. The same command resumes.", file=sys.stderr)
+        app()
+    except SystemExit as ended:  # typer always ends so: 0, 2 for wrong usage, 130 for Ctrl-C
+        status = ended.code if isinstance(ended.code, int) else int(bool(ended.code))
+    except (KeyboardInterrupt, Interrupted):
         status = 130
     except AutomlPruneError as error:
         print(f"Error: {error}", file=sys.stderr)
-        status = 2
-    except BrokenPipeError:  # the reader of a pipe has left
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = 0
     except OSError as error:
-        print(f"Error: {error.strerror or error} ({error.filename or 'no file'}); free space or check the path", file=sys.stderr)
-        status = 2
-    except Exception as error:
-        import click
-
-        if not isinstance(error, click.ClickException):
-            raise
-        error.show()
-        status = error.exit_code
+        place = f" ({error.filename})" if error.filename else ""
+        print(
+            f"Error: {error.strerror or error}{place}; check the path, its permissions and free space", file=sys.stderr
+        )
+    if status == 130:
+        print("\nInterrupted; what was finished is kept. The same command resumes.", file=sys.stderr)
     sys.exit(status)

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import os
-from collections.abc import Callable, Mapping, Sequence
+import re
+import sysconfig
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from torch import nn
 
 from automl_prune.budget import Budget
 from automl_prune.errors import BudgetError, CheckpointError, ConfigError, ModelError
 from automl_prune.evaluation import FineTuning, Recipe
+from automl_prune.factories import call, import_function
 from automl_prune.files import load_tensors
 from automl_prune.registry import nearest
 from automl_prune.seeding import seeded
@@ -23,14 +24,23 @@ from automl_prune.space import Space, explain
 from automl_prune.study.strategies import strategies
 from automl_prune.tasks import Task, tasks
 from automl_prune.training.baseline import Training
+from automl_prune.yaml_file import overridden, read_mapping
 
 _Count = Annotated[int, Field(ge=1)]
 _Fraction = Annotated[float, Field(ge=0, lt=1)]
 _Positive = Annotated[float, Field(gt=0)]
 
+_REPOSITORY = Path(__file__).resolve().parents[1]
+_INSTALLED = Path(sysconfig.get_path("data")) / "share" / "automl-prune"
+"""Where search_spaces/ lies: in a checkout, and where a wheel puts it."""
+
+_PASSWORD_IN_URL = re.compile(r"(://[^/\s:@]*):[^/\s]*@")
+_SECRET_QUERY = re.compile(r"((?:password|passwd|pwd|token|secret)=)[^&\s]*", re.IGNORECASE)
+_SECRET_KEY = re.compile(r".*(password|passwd|pwd|token|secret|api_key)", re.IGNORECASE)
+
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class ModelSection(_Section):
@@ -126,7 +136,7 @@ class Config(_Section):
     name: str
     model: ModelSection
     data: Mapping[str, Any]
-    budget: Mapping[str, float | int | str]
+    budget: Mapping[str, Any]
     space: str
     search: SearchSection = SearchSection()
     evaluation: EvaluationSection = EvaluationSection()
@@ -142,11 +152,11 @@ class Config(_Section):
 
     @field_validator("budget")
     @classmethod
-    def _readable_budget(cls, budget: Mapping[str, float | int | str]) -> Mapping[str, float | int | str]:
+    def _readable_budget(cls, budget: Mapping[str, Any]) -> Mapping[str, Any]:
         try:
             Budget.parse(budget)
         except BudgetError as error:
-            raise ValueError(str(error)) from error
+            raise ValueError(str(error).removeprefix("budget: ").removeprefix("budget ")) from error
         return budget
 
     @field_validator("data")
@@ -160,37 +170,38 @@ class Config(_Section):
     def load(cls, path: Path | str, overrides: Sequence[str] = ()) -> Config:
         """Read a configuration.
 
-        Relative paths (``space``, ``model.weights``, ``data.root``) are looked up in the file's folder, then in the
-        folders above it, then in the working directory; ``~`` and ``$VARIABLES`` are expanded.
+        ``~`` and ``$VARIABLES`` in paths are expanded. Relative paths in the file: ``model.weights`` lies in the
+        file's folder; ``data.root`` and ``space`` are looked up there, in the folders above it and in the working
+        directory, and ``space`` also among those that come with the package. Relative paths in ``overrides``
+        are looked up in the working directory first.
 
         Args:
             path: A YAML file.
-            overrides: ``"a.b=value"`` each, the value in YAML.
+            overrides: ``"a.b=value"`` each, the value in YAML; later ones win.
 
         Raises:
             ConfigError: What is wrong, where, the value, and the fix.
         """
         path = Path(path)
-        values = _read_yaml(path)
+        folder = path.resolve().parent
+        values = read_mapping(path, "a config.yaml with model, data, budget and space")
+        values = _with_paths(values, folder, final=not overrides)
         for override in overrides:
-            _override(values, override)
-        values.setdefault("name", path.resolve().parent.name)
+            values = overridden(values, override)
+        values = _with_paths(values, Path.cwd(), final=True)
+        given = {key: value for key, value in values.items() if value is not None}  # an empty section is an absent one
         try:
-            config = cls.model_validate(values)
+            return cls.model_validate({"name": folder.name, **given})
         except ValidationError as error:
             raise ConfigError(explain(error, cls, str(path))) from error
-        folder = path.resolve().parent
-        weights = config.model.weights
-        model = config.model.model_copy(update={"weights": weights and _find(weights, folder, new_in=folder)})
-        data = dict(config.data)
-        if isinstance(data.get("root"), str):
-            data["root"] = _find(data["root"], folder, new_in=Path.cwd())
-        space = _find(config.space, folder, new_in=Path.cwd())
-        return config.model_copy(update={"model": model, "data": data, "space": space})
 
     def resolved(self) -> dict[str, Any]:
-        """Plain values with absolute paths that ``load`` reads back to an equal configuration."""
-        return self.model_dump(mode="json")
+        """Plain values with absolute paths that ``load`` reads back to an equal configuration.
+
+        Passwords and tokens are taken out: whoever loads it again gives them anew.
+        """
+        plain: dict[str, Any] = _without_secrets(self.model_dump(mode="json"))
+        return plain
 
     def load_space(self) -> Space:
         """The search space."""
@@ -201,21 +212,45 @@ class Config(_Section):
         return Budget.parse(self.budget)
 
     def build_task(self) -> Task:
-        """The data; wrong arguments are a ``ConfigError``, missing or damaged files a ``DataError``."""
+        """The data.
+
+        Raises:
+            ConfigError: An unknown task or argument, or a factory that fails or returns no ``Task``.
+            DataError: Files are missing or damaged.
+        """
         arguments = {key: value for key, value in self.data.items() if key not in ("name", "factory")}
         if "name" in self.data:
-            factory, label = tasks[str(self.data["name"])], f"data {self.data['name']!r}"
+            label = str(self.data["name"])
+            if label not in tasks:
+                raise ConfigError(f"data.name: unknown data set {label!r}; {nearest(label, tasks)}")
+            factory = tasks[label]
         else:
-            factory, label = import_function(str(self.data["factory"]), "data.factory"), str(self.data["factory"])
-        return _call(factory, arguments, label, "data")  # type: ignore[no-any-return]  # a user's function
+            label = str(self.data["factory"])
+            factory = import_function(label, "data.factory")
+        task = call(factory, arguments, label, "data")
+        members = [name for name in vars(Task) if not name.startswith("_")]
+        # static, because looking at a property's value may read data
+        lacking = [name for name in members if inspect.getattr_static(task, name, None) is None]
+        if lacking:
+            raise ConfigError(
+                f"data: {label} returned {type(task).__name__}, not a Task; it lacks {', '.join(lacking)}"
+            )
+        return task  # type: ignore[no-any-return]  # a user's function
 
     def build_model(self) -> nn.Module:
-        """The factory's model, freshly initialised from the seed; no weights are read."""
+        """The factory's model, freshly initialised from ``search.seed``; no weights are read.
+
+        Raises:
+            ConfigError: The factory does not exist, or failed.
+            ModelError: It returned something else.
+        """
         factory = import_function(self.model.factory, "model.factory")
         with seeded("model", self.search.seed):
-            model = _call(factory, dict(self.model.args), self.model.factory, "model.args")
+            model = call(factory, dict(self.model.args), self.model.factory, "model.args")
         if not isinstance(model, nn.Module):
-            raise ModelError(f"model.factory {self.model.factory!r} returned {type(model).__name__}, not an nn.Module")
+            raise ModelError(
+                f"model.factory {self.model.factory!r} returned {type(model).__name__}, not a torch.nn.Module"
+            )
         return model
 
 
@@ -244,76 +279,56 @@ def load_weights(model: nn.Module, path: Path) -> dict[str, str]:
     return metadata
 
 
-def import_function(reference: str, key: str) -> Callable[..., Any]:
-    """The function a ``package.module:function`` names; else a ``ConfigError`` for the key it stands at."""
-    module_name, colon, name = reference.partition(":")
-    if not colon or not module_name or not name:
-        raise ConfigError(f"{key} is {reference!r}; write it as 'package.module:function'")
-    try:
-        module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise ConfigError(f"{key} {reference!r}: {error}; is it installed, or on PYTHONPATH?") from error
-    function = getattr(module, name, None)
-    if not callable(function):
-        public = [n for n, value in vars(module).items() if callable(value) and not n.startswith("_")]
-        raise ConfigError(f"{key}: {module_name} has no function {name!r}; {nearest(name, public)}")
-    return function  # type: ignore[no-any-return]  # a user's function
+def without_secrets(text: str) -> str:
+    """A text without the passwords and tokens of URLs and of ``password=...``."""
+    return _SECRET_QUERY.sub(r"\1***", _PASSWORD_IN_URL.sub(r"\1@", text))
 
 
-def _call(factory: Callable[..., Any], arguments: Mapping[str, Any], label: str, key: str) -> Any:
-    """Call a factory; arguments it does not take are named with the nearest it does."""
-    parameters = inspect.signature(factory).parameters.values()
-    named = [p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    if not any(p.kind is p.VAR_KEYWORD for p in parameters):
-        for name in arguments:
-            if name not in named:
-                raise ConfigError(f"{key}: {label} takes no argument {name!r}; {nearest(name, named)}")
-    required = [p.name for p in parameters if p.default is p.empty and p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    for name in required:
-        if name not in arguments:
-            raise ConfigError(f"{key}: {label} needs the argument {name!r}; add {key}.{name}")
-    try:
-        return factory(**arguments)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"{key}: {label} refused {dict(arguments)}: {error}") from error
+def _without_secrets(value: Any) -> Any:
+    if isinstance(value, str):
+        return without_secrets(value)
+    if isinstance(value, list):
+        return [_without_secrets(item) for item in value]
+    if isinstance(value, dict):
+        return {
+            key: "***" if isinstance(item, str) and _SECRET_KEY.fullmatch(key) else _without_secrets(item)
+            for key, item in value.items()
+        }
+    return value
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ConfigError(f"{path} does not exist; give the path of a config.yaml") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}") from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path} holds {type(values).__name__}; a configuration is a mapping with model, data, ...")
-    return values
+def _with_paths(values: Mapping[str, Any], base: Path, *, final: bool) -> dict[str, Any]:
+    """A copy with absolute paths; relative ones are meant from ``base``.
+
+    Values of a wrong type stay as they are, for the validation; unless ``final``, so do paths with a variable that
+    is not set, because an override may still replace them.
+    """
+    found = dict(values)
+    above = (base, *base.parents, Path.cwd())
+
+    def find(text: str, key: str, bases: Sequence[Path], otherwise: Path) -> str:
+        unset = _unset_variable(text)
+        if unset and final:
+            raise ConfigError(f"{key} is {text!r}, but the environment variable {unset} is not set")
+        return text if unset else _find(text, bases, otherwise)
+
+    if isinstance(found.get("model"), dict) and isinstance(found["model"].get("weights"), str):
+        # nowhere else than in its folder: many experiments call theirs baseline.safetensors
+        found["model"] = {**found["model"], "weights": find(found["model"]["weights"], "model.weights", (base,), base)}
+    if isinstance(found.get("data"), dict) and isinstance(found["data"].get("root"), str):
+        found["data"] = {**found["data"], "root": find(found["data"]["root"], "data.root", above, Path.cwd())}
+    if isinstance(found.get("space"), str):
+        found["space"] = find(found["space"], "space", (*above, _REPOSITORY, _INSTALLED), Path.cwd())
+    return found
 
 
-def _override(values: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    if not equals or not key:
-        raise ConfigError(f"--set {override!r}: write it as key.subkey=value")
-    *parents, last = key.split(".")
-    for parent in parents:
-        child = values.setdefault(parent, {})
-        if not isinstance(child, dict):
-            raise ConfigError(f"--set {override!r}: {parent!r} is {child!r}, not a section")
-        values = child
-    try:
-        values[last] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {override!r}: the value is not valid YAML: {error}") from error
+def _unset_variable(text: str) -> str | None:
+    left = re.search(r"\$\{?(\w+)", os.path.expandvars(text))
+    return left[1] if left else None
 
 
-def _find(text: str, folder: Path, *, new_in: Path) -> str:
-    """The path a text means: the first that exists from the folder upwards, then the working directory."""
+def _find(text: str, bases: Sequence[Path], otherwise: Path) -> str:
+    """The first existing of the paths a text means; where none exists, the one in ``otherwise``."""
     path = Path(os.path.expandvars(text)).expanduser()
-    if path.is_absolute():
-        return str(path)
-    for base in (folder, *folder.parents, Path.cwd()):
-        if (base / path).exists():
-            return str(base / path)
-    return str(new_in / path)
+    existing = (base / path for base in bases if (base / path).exists())
+    return str(path if path.is_absolute() else next(existing, otherwise / path))

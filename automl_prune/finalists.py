@@ -2,9 +2,29 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+from torch import nn
+
+from automl_prune.candidate import Candidate
+from automl_prune.channels import prune
+from automl_prune.errors import CheckpointError
+from automl_prune.evaluation import FineTuning
+from automl_prune.evaluation.evaluator import Trained
+from automl_prune.export.bundle import export_model
+from automl_prune.files import load_tensors, save_tensors
 from automl_prune.front import ParetoFront
 from automl_prune.report.table import completed, search_points
-from automl_prune.study.record import Finalist, StudyRecord
+from automl_prune.seeding import derive_seed
+from automl_prune.session import Session
+from automl_prune.study.directory import RunDirectory
+from automl_prune.study.record import Finalist, FinalistRun, StudyRecord
+from automl_prune.study.runner import write_finalist
+from automl_prune.study.storage import StudyStorage
+from automl_prune.view import View
 
 
 def choose(record: StudyRecord, count: int) -> tuple[int, ...]:
@@ -48,7 +68,126 @@ def best_baseline(record: StudyRecord) -> int | None:
     return -max(rows)[1] if rows else None
 
 
-def exported_run(finalist: Finalist, *, higher_is_better: bool) -> int:
-    """Which run is exported: the index of the seed with the best validation score."""
-    values = [run.val.value if higher_is_better else -run.val.value for run in finalist.runs]
-    return max(range(len(values)), key=values.__getitem__)
+def train_finalist(
+    session: Session,
+    storage: StudyStorage,
+    record: StudyRecord,
+    trial: int,
+    finetuning: FineTuning,
+    seeds: int,
+    directory: RunDirectory,
+    *,
+    view: View,
+) -> None:
+    """Fine-tune a trial's candidate with several seeds and store the scores; does nothing when that is done.
+
+    Every run's weights are kept until the model is exported, so an interrupted finalist goes on with the next run.
+
+    Args:
+        session: Of the study.
+        storage: Where the finalist is recorded.
+        record: The study as read.
+        trial: Number of a completed trial.
+        finetuning: The recipe.
+        seeds: How many runs; their seeds depend on the study's, the trial and their number alone.
+        directory: Where the weights wait.
+        view: Where progress goes.
+    """
+    if any(finalist.trial == trial for finalist in record.finalists):
+        return
+    runs = []
+    with view.stage(f"Fine-tuning trial {trial}") as stage:
+        for number in range(seeds):
+            total, before = seeds * finetuning.steps, number * finetuning.steps
+            on_step = _offset(stage, before, total)
+            runs.append(_train_run(session, _candidate(record, trial), finetuning, directory, trial, number, on_step))
+    write_finalist(storage, Finalist(trial, tuple(runs)))
+    show = session.task.metric.show
+    scores = ", ".join(show(run.test.value) for run in runs)
+    view.say(f"Trial {trial}: test {session.task.metric.name} {scores}")
+
+
+def export_finalist(
+    session: Session,
+    record: StudyRecord,
+    trial: int,
+    finetuning: FineTuning,
+    factory: Callable[[], nn.Module],
+    directory: RunDirectory,
+    *,
+    view: View,
+) -> None:
+    """Export the finalist's run with the best validation score, verified; does nothing when that is done.
+
+    Raises:
+        ExportError: The exported files do not compute what the torch model computes.
+    """
+    if trial in dict(directory.exported()):
+        return
+    finalist = next(f for f in record.finalists if f.trial == trial)
+    sign = 1 if session.task.metric.higher_is_better else -1
+    number = max(range(len(finalist.runs)), key=lambda n: sign * finalist.runs[n].val.value)
+    run, candidate = finalist.runs[number], _candidate(record, trial)
+    plan = session.evaluator.plan(candidate)
+    with view.stage(f"Exporting trial {trial}") as stage:
+        _train_run(session, candidate, finetuning, directory, trial, number, stage)
+        model = prune(session.model, plan)
+        tensors, _ = load_tensors(_weights(directory, trial, number))
+        model.load_state_dict(tensors)
+        origin = next(t.origin for t in record.trials if t.number == trial)
+        info = {
+            "study": record.context.name,
+            "trial": trial,
+            "origin": origin,
+            "seed": run.seed,
+            "finetuning": asdict(finetuning),
+            "val": asdict(run.val),
+            "candidate": candidate.to_json(),
+            "environment": dict(record.context.environment),
+        }
+        export_model(model, plan, session.task, directory.model(trial), dense=factory(), info=info)
+    for number in range(len(finalist.runs)):
+        _weights(directory, trial, number).unlink(missing_ok=True)
+    folder = _weights(directory, trial, 0).parent
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+    view.say(f"Trial {trial}: exported and verified in {directory.model(trial)}")
+
+
+def _train_run(
+    session: Session,
+    candidate: Candidate,
+    finetuning: FineTuning,
+    directory: RunDirectory,
+    trial: int,
+    number: int,
+    on_step: Callable[[int, int], None],
+) -> FinalistRun:
+    """One run, read from its file when an earlier session finished it."""
+    path = _weights(directory, trial, number)
+    seed = derive_seed("finalist", session.seed, trial, number)
+    identity = json.dumps([session.evaluator.plan(candidate).digest, asdict(finetuning), seed])
+    if path.is_file():
+        try:
+            _, metadata = load_tensors(path)
+            if metadata.get("identity") == identity:
+                return Finalist.from_json(json.loads(metadata["record"])).runs[0]
+        except (CheckpointError, ValueError, KeyError):
+            pass  # a damaged file is trained again
+    trained: Trained = session.evaluator.finalist(candidate, finetuning, seed, on_step)
+    run = FinalistRun(seed, trained.val, trained.test, trained.steps, trained.seconds)
+    stored = {"identity": identity, "record": json.dumps(Finalist(trial, (run,)).to_json())}
+    save_tensors(path, trained.model.state_dict(), stored)
+    return run
+
+
+def _weights(directory: RunDirectory, trial: int, number: int) -> Path:
+    return directory.models / ".finalists" / f"{trial}-{number}.safetensors"
+
+
+def _candidate(record: StudyRecord, trial: int) -> Candidate:
+    return next(evaluation.candidate for t, evaluation in completed(record) if t.number == trial)
+
+
+def _offset(stage: Callable[[int, int], None], before: int, total: int) -> Callable[[int, int], None]:
+    return lambda done, _: stage(before + done, total)

@@ -35,9 +35,11 @@ class Projector:
     The target is ``target_cost`` times the greatest cost within the first budget; every other budget
     holds as it is.
 
-    ``I_g`` is the participation ratio ``(sum s)^2 / (n sum s^2)`` of the criterion's scores of the group,
-    from 1/n (one channel has everything) to 1 (all are equal), divided by its mean over the groups: with
-    a positive exponent, a group whose importance sits in few channels is cut deeper.
+    ``I_g`` comes from the participation ratio ``(sum s)^2 / (n sum s^2)`` of the criterion's scores of the
+    group, from 1/n (one channel has everything) to 1 (all are equal). Its logarithm is standardised over the
+    groups, because networks differ far more in how widely the ratios spread than in what they say:
+    ``log I_g`` has mean 0 and standard deviation 1. With a positive exponent, a group whose importance sits
+    in few channels is cut deeper.
 
     Args:
         graph: Groups and exact costs.
@@ -163,9 +165,10 @@ class Projector:
         return all(self._polynomials[metric].evaluate(widths) <= limit for metric, limit in limits.items())
 
     def _importances(self, scores: Mapping[str, torch.Tensor]) -> NDArray[np.float64]:
-        """The importance of every group, shape (groups,), mean 1."""
-        ratios = np.array([participation_ratio(scores[name]) for name in self._names])
-        return np.asarray(ratios / ratios.mean() if len(ratios) else ratios)
+        """The importance of every group, shape (groups,); all ones where the groups do not differ."""
+        logs = np.log([participation_ratio(scores[name]) for name in self._names])
+        spread = logs.std() if len(logs) else 0.0
+        return np.exp((logs - logs.mean()) / spread) if spread > 1e-9 else np.ones(len(logs))
 
     def _criteria(self, point: Mapping[str, float | str]) -> list[str]:
         """The criterion of every group."""

@@ -103,6 +103,7 @@ class Session:
         dense_val: The dense model's score on validation data.
         dense_test: The dense model's score on test data.
         device: Where everything runs.
+        seed: Of everything random.
     """
 
     model: nn.Module
@@ -116,6 +117,7 @@ class Session:
     dense_val: Score
     dense_test: Score
     device: torch.device
+    seed: int
 
     @classmethod
     def prepare(
@@ -156,9 +158,9 @@ class Session:
         show = task.metric.show
         view.say(f"Dense {task.metric.name}: {show(dense_val.value)} validation, {show(dense_test.value)} test")
         evaluator = Evaluator(model, graph, task, scores, recipe, device)
-        return cls(model, task, graph, budget, limits, space, projector, evaluator, dense_val, dense_test, device)
+        return cls(model, task, graph, budget, limits, space, projector, evaluator, dense_val, dense_test, device, seed)
 
-    def identity(self, recipe: Recipe, *, strategy: str, seed: int) -> dict[str, Any]:
+    def identity(self, *, strategy: str) -> dict[str, Any]:
         """What makes two studies the same study: resuming checks each entry by name."""
         return {
             "model": tensors_digest(self.model.state_dict()),
@@ -167,7 +169,7 @@ class Session:
             "metric": asdict(self.task.metric),
             "budget": {name: float(value) for name, value in self.limits.items()},
             "space": self.space.model_dump(mode="json"),
-            "evaluation": asdict(recipe),
+            "evaluation": asdict(self.evaluator.recipe),
             "strategy": strategy,
-            "seed": seed,
+            "seed": self.seed,
         }

@@ -113,7 +113,7 @@ class Space(_Strict):
     criteria: Annotated[_Names, Field(min_length=1)] = ("l1", "l2", "geometric_median", "bn_scale")
     criterion_scope: Literal["all", "group"] = "all"
     target_cost: Annotated[float, Field(gt=0, le=1)] = 0.7
-    importance_exponent: Annotated[tuple[float, float], Field(strict=False)] = (-5.0, 10.0)
+    importance_exponent: Annotated[tuple[float, float], Field(strict=False)] = (-0.3, 0.6)
     residual: Annotated[float, Field(ge=0, le=5)] = 0.5
     round_to: _Width = 1
     min_width: _Width = 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -158,7 +159,9 @@ def test_widths_are_those_of_the_greatest_common_scale_or_wider(problem: Problem
             group: participation_ratio(problem.scores[str(problem.point.get(f"criterion/{name}", "l1"))][group])
             for group in problem.graph.widths
         }
-        importance = ratios[name] / (sum(ratios.values()) / len(ratios))
+        logs = [math.log(ratio) for ratio in ratios.values()]
+        spread = statistics.pstdev(logs)
+        importance = math.exp((math.log(ratios[name]) - statistics.fmean(logs)) / spread) if spread > 1e-9 else 1.0
         residual = float(problem.point.get(f"residual/{name}", 0.0))
         weights[name] = importance ** float(problem.point["importance_exponent"]) * math.exp(residual)
         assert allowed[-1] == problem.graph.widths[name]

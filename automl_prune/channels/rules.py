@@ -211,9 +211,9 @@ def _run_on_labels(call: Call, labels: torch.Tensor) -> torch.Tensor:
 def _as_one_dimension(p: Provenance, varying: list[int], grid: IntArray) -> tuple[int | None, IntArray]:
     """Which single dimension the labels vary along, and one label per position of it.
 
-    ``grid`` holds the labels over the dimensions ``varying`` alone. Where they vary along several (a channel axis viewed as heads x width, or shuffled into space), tensors stay
-    rectangular only if whole slices are removed: all labels of a slice are tied, along the dimension that leaves
-    the most classes.
+    ``grid`` holds the labels over the dimensions ``varying`` alone. Where they vary along several (a channel axis
+    viewed as heads x width, or shuffled into space), tensors stay rectangular only if whole slices are removed: all
+    labels of a slice are tied, along the dimension that leaves the most classes.
     """
     varying = list(varying)
     for position in range(len(varying) - 1, -1, -1):  # drop what is constant after a copy

@@ -5,10 +5,13 @@ Stale statistics make the scores of pruned models meaningless (Li et al. 2020, "
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from automl_prune.errors import EvaluationError
 from automl_prune.seeding import derive_seed
 from automl_prune.tasks.base import Task, move
 
@@ -19,7 +22,8 @@ def recalibrate(model: nn.Module, task: Task, *, samples: int, device: torch.dev
     """Replace running statistics by the averages over training samples, in place.
 
     Only BatchNorm layers run in training mode (dropout and all else stay off), with a cumulative average; modes,
-    momenta and parameters are as before when this returns. The same samples are used every time.
+    momenta and parameters are as before when this returns. The same samples are used every time. Layers that the
+    model does not run in evaluation mode (auxiliary heads) keep the statistics they have.
 
     Args:
         model: On ``device``; its running statistics change, nothing else.
@@ -29,12 +33,16 @@ def recalibrate(model: nn.Module, task: Task, *, samples: int, device: torch.dev
 
     Returns:
         How many samples were used; 0 when the model has no running statistics.
+
+    Raises:
+        EvaluationError: The statistics are not finite, or cannot be taken from batches this small.
     """
-    norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.num_batches_tracked is not None]
     if not norms:
         return 0
     modes = [(module, module.training) for module in model.modules()]
     momenta = [norm.momentum for norm in norms]
+    before = [{name: buffer.clone() for name, buffer in norm.named_buffers()} for norm in norms]
     model.eval()
     for norm in norms:
         norm.train()
@@ -49,9 +57,29 @@ def recalibrate(model: nn.Module, task: Task, *, samples: int, device: torch.dev
                 used += len(inputs[0])
                 if used >= samples:
                     break
+    except ValueError as error:  # torch's, for one value per channel
+        raise EvaluationError(
+            f"BatchNorm cannot be recalibrated: {error}; raise data.batch_size to 2 or more"
+        ) from error
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
         for module, training in modes:
             module.training = training
+    for norm, old in zip(norms, before, strict=True):
+        _settle(norm, old)
     return used
+
+
+def _settle(norm: _BatchNorm, old: Mapping[str, torch.Tensor]) -> None:
+    """Put the old statistics back where the layer saw no batch; refuse new ones that are not finite."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    assert norm.num_batches_tracked is not None
+    if norm.num_batches_tracked.item() == 0:
+        norm.load_state_dict(dict(old), strict=False)
+    elif not (norm.running_mean.isfinite().all() and norm.running_var.isfinite().all()):
+        raise EvaluationError(
+            f"activations of a BatchNorm layer with {norm.num_features} channels are not finite; the weights are "
+            "damaged, load or train them again"
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import time
@@ -15,13 +16,14 @@ from automl_prune.candidate import Candidate
 from automl_prune.channels import ChannelGraph, Plan, prune
 from automl_prune.costs import count_macs, count_params
 from automl_prune.criteria import keep_best
-from automl_prune.errors import ConfigError, EvaluationError
+from automl_prune.errors import ConfigError, EvaluationError, PlanError
 from automl_prune.evaluation.batchnorm import recalibrate
 from automl_prune.evaluation.finetune import FineTuning, finetune
 from automl_prune.evaluation.record import Evaluation
 from automl_prune.evaluation.score import score
+from automl_prune.registry import nearest
 from automl_prune.seeding import derive_seed
-from automl_prune.tasks.base import Score, Task
+from automl_prune.tasks.base import Score, Split, Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +80,20 @@ class Evaluator:
         self._example = tuple(tensor[:1].to(device) for tensor in task.example_inputs)
 
     def plan(self, candidate: Candidate) -> Plan:
-        """The channels a candidate keeps: in every group the best by its criterion."""
+        """The channels a candidate keeps: in every group the best by its criterion.
+
+        Raises:
+            ConfigError: A criterion that was not scored.
+            PlanError: An unknown group, or more channels than it has.
+        """
+        unknown = {choice.criterion for choice in candidate.choices.values()} - self._scores.keys()
+        if unknown:
+            name = min(unknown)
+            raise ConfigError(f"the candidate names criterion {name!r}; {nearest(name, self._scores)}")
+        unscored = candidate.choices.keys() - self.graph.widths.keys()
+        if unscored:
+            name = min(unscored)
+            raise PlanError(f"the candidate names the channel group {name!r}; {nearest(name, self.graph.widths)}")
         return self.graph.plan(
             {
                 name: keep_best(self._scores[choice.criterion][name], choice.keep)
@@ -100,7 +115,7 @@ class Evaluator:
         finetuning = self.recipe.finetuning
         if finetuning is not None:
             small = self._finetune(small, finetuning, seed, on_step)
-        result = score(small, self.task, "val", self.device)
+        result = self._score(small, "val")
         return Evaluation(
             candidate=candidate,
             plan_digest=plan.digest,
@@ -123,8 +138,7 @@ class Evaluator:
         """Fine-tune a candidate from the dense weights for longer, and score it on validation and test data."""
         start = time.perf_counter()
         small = self._finetune(self._start(self.plan(candidate)), finetuning, seed, on_step)
-        val = score(small, self.task, "val", self.device)
-        test = score(small, self.task, "test", self.device)
+        val, test = self._score(small, "val"), self._score(small, "test")
         return Trained(small, val, test, finetuning.steps, time.perf_counter() - start)
 
     def _start(self, plan: Plan) -> nn.Module:
@@ -136,6 +150,16 @@ class Evaluator:
             raise EvaluationError(f"the pruned model has {counted}, its plan says {planned}; please report this model")
         recalibrate(small, self.task, samples=self.recipe.calibration_samples, device=self.device)
         return small
+
+    def _score(self, model: nn.Module, split: Split) -> Score:
+        """The score, which must be a number: NaN would be neither better nor worse than anything."""
+        result = score(model, self.task, split, self.device)
+        if not math.isfinite(result.value):
+            raise EvaluationError(
+                f"the {self.task.metric.name} on {split} is {result.value}: the pruned model's outputs are not finite; "
+                "keep more channels, or lower the learning rate of fine-tuning"
+            )
+        return result
 
     def _finetune(
         self, model: nn.Module, recipe: FineTuning, seed: int, on_step: Callable[[int, int], None] | None

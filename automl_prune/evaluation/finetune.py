@@ -51,6 +51,8 @@ class FineTuning:
             raise ConfigError(f"the fine-tuning learning rate is {self.learning_rate}; choose a positive number")
         if not 0 < self.momentum < 1:
             raise ConfigError(f"the fine-tuning momentum is {self.momentum}; choose a number between 0 and 1")
+        if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
+            raise ConfigError(f"the fine-tuning weight decay is {self.weight_decay}; choose 0 or more, e.g. 5e-4")
         if not 0 <= self.distillation <= 1:
             raise ConfigError(f"the distillation weight is {self.distillation}; choose a number in [0, 1]")
         if not 0 <= self.warmup < 1:
@@ -94,7 +96,7 @@ def finetune(
     """
     if recipe.distillation > 0 and teacher is None:
         raise ConfigError("distillation needs the dense model as teacher; pass it, or set distillation to 0")
-    model.to(memory_format=training_format(model, device))  # type: ignore[call-overload]  # torch's stub omits it
+    model.to(memory_format=training_format(model, device))
     optimizer = _optimizer(model, recipe)
     modes = [(module, module.training) for module in teacher.modules()] if teacher is not None else []
     if teacher is not None:
@@ -116,13 +118,21 @@ def finetune(
     finally:
         for module, training in modes:
             module.training = training
-    model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # as above
+    model.to(memory_format=torch.contiguous_format)
     return model.eval()
 
 
 def _optimizer(model: nn.Module, recipe: FineTuning) -> torch.optim.Optimizer:
-    """Decay pulls scales and shifts of norms towards zero, which only slows a short recovery: they go without."""
+    """A new optimiser over what the pruned model holds, without decay on biases and norms.
+
+    Decay pulls scales and shifts of norms towards zero, which only slows a short recovery: they go without, as in
+    He et al. 2019, "Bag of Tricks" (arXiv:1812.01187), section 3.1.
+    """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if not trained:
+        raise EvaluationError(
+            "every parameter is frozen, so there is nothing to fine-tune; set requires_grad, or skip it"
+        )
     groups = [
         {"params": [p for p in trained if p.dim() >= 2], "weight_decay": recipe.weight_decay},
         {"params": [p for p in trained if p.dim() < 2], "weight_decay": 0.0},

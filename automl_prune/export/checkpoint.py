@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -157,7 +158,7 @@ class _Stored:
         for name, axes in slices.items():
             for axis, kept in axes.items():
                 size = shapes[name][axis] if name in shapes and 0 <= axis < len(shapes[name]) else 0
-                increasing = all(a < b for a, b in zip(kept, kept[1:], strict=False))
+                increasing = all(a < b for a, b in pairwise(kept))
                 if not kept or kept[0] < 0 or kept[-1] >= size or not increasing:
                     raise CheckpointError(
                         f"{where}: kept positions of {name!r}, axis {axis}, must increase within 0 to {size - 1}, got "

@@ -9,6 +9,7 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
 from automl_prune.registry import Registry
@@ -25,12 +26,40 @@ strategies: Registry[Strategy] = Registry("strategies")
 @strategies.register("tpe")
 def _tpe(seed: int) -> BaseSampler:
     # multivariate: univariate TPE, Optuna's default with two objectives, was worse than random in 40 dimensions.
-    return TPESampler(seed=seed, multivariate=True, n_startup_trials=10, constant_liar=True)
+    # n_startup_trials: baselines count, so that with some ten of them hardly a trial is spent on chance alone.
+    return TPESampler(seed=seed, multivariate=True, n_startup_trials=10)
 
 
 @strategies.register("random")
 def _random(seed: int) -> BaseSampler:
     return RandomSampler(seed=seed)
+
+
+class _KnownSpace(BaseSampler):
+    """A sampler that is told the search space, which Optuna would find by comparing all trials' distributions.
+
+    That comparison was a third of the time of a proposal at 300 trials of 40 parameters.
+    """
+
+    def __init__(self, sampler: BaseSampler, space: Mapping[str, BaseDistribution]) -> None:
+        self._sampler = sampler
+        self._space = {name: space[name] for name in sorted(space) if not space[name].single()}
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        return dict(self._space)
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        return self._sampler.sample_relative(study, trial, search_space)
+
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        return self._sampler.sample_independent(study, trial, param_name, param_distribution)
+
+    def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        self._sampler.before_trial(study, trial)
 
 
 class Proposer:
@@ -70,7 +99,7 @@ class Proposer:
         # Points that others are working on, so that the strategy keeps away from them. They are failed below,
         # which makes samplers pass them over, and copied for good when they are complete.
         passing = [self._add(chain, OptunaState.RUNNING) for chain in chains if chain.state == "running"]
-        self._copy.sampler = self._strategy(seed)
+        self._copy.sampler = _KnownSpace(self._strategy(seed), self._space)
         trial = self._copy.ask(self._space)
         self._size += 1
         for number in (*passing, trial.number):

@@ -42,7 +42,7 @@ from automl_prune.evaluation.record import Evaluation
 from automl_prune.seeding import derive_seed
 from automl_prune.space import Parameter
 from automl_prune.study.baselines import Baseline
-from automl_prune.study.chains import Chain
+from automl_prune.study.chains import Chain, chains_of
 from automl_prune.study.codec import (
     ATTEMPT,
     BEAT,
@@ -205,10 +205,11 @@ class Worker:
 
     def _tidy(self) -> Sequence[Chain]:
         """Reap what lost its worker, add the missing successors, and return the points that are asked for."""
-        for trial in self._ledger.trials():
-            if trial.state == OptunaState.RUNNING and self._watch.is_stale(trial):
-                self._ledger.fail(trial_id(trial))
-        chains = self._ledger.chains()[: self._spec.requested]
+        trials = self._ledger.trials()
+        stale = [t for t in trials if t.state == OptunaState.RUNNING and self._watch.is_stale(t)]
+        for trial in stale:
+            self._ledger.fail(trial_id(trial))
+        chains = (self._ledger.chains() if stale else chains_of(trials))[: self._spec.requested]
         lost = [chain for chain in chains if chain.state == "lost"]
         for chain in lost:
             self._ledger.add(chain.successor())

@@ -15,7 +15,7 @@ from torch import nn
 from automl_prune.candidate import Candidate, GroupChoice
 from automl_prune.channels import ChannelGraph
 from automl_prune.criteria import CriterionContext, score_groups
-from automl_prune.errors import ConfigError, EvaluationError
+from automl_prune.errors import ConfigError, EvaluationError, PlanError
 from automl_prune.evaluation import Evaluator, FineTuning, Recipe, finetune, recalibrate
 from automl_prune.seeding import derive_seed
 from automl_prune.tasks import Task
@@ -159,4 +159,24 @@ def test_a_model_that_is_not_what_its_plan_says_is_refused(digits_task: Task, ti
     evaluator = _evaluator(tiny_resnet, digits_task, Recipe(64))
     evaluator.graph = Broken(evaluator.graph)  # type: ignore[assignment]  # a stand-in that cuts nothing
     with pytest.raises(EvaluationError, match="its plan says"):
+        evaluator.evaluate(_half(evaluator), seed=0)
+
+
+def test_a_candidate_of_another_study_is_refused(digits_task: Task, tiny_resnet: nn.Module) -> None:
+    evaluator = _evaluator(tiny_resnet, digits_task, Recipe(64))
+    name = next(iter(evaluator.graph.widths))
+    with pytest.raises(ConfigError, match=r"'l3'; did you mean 'l1'"):
+        evaluator.plan(Candidate({name: GroupChoice(1, "l3")}))
+    with pytest.raises(PlanError, match="nowhere"):
+        evaluator.plan(Candidate({"nowhere": GroupChoice(1, "l1")}))
+    with pytest.raises(PlanError, match="cannot keep 99"):
+        evaluator.plan(Candidate({name: GroupChoice(99, "l1")}))
+
+
+def test_a_score_that_is_no_number_is_an_error(regression_task: Task) -> None:
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 2))
+    evaluator = _evaluator(model, regression_task, Recipe(64))
+    with torch.no_grad():
+        model.get_parameter("3.bias").fill_(math.nan)
+    with pytest.raises(EvaluationError, match="rmse on val is nan"):
         evaluator.evaluate(_half(evaluator), seed=0)

@@ -148,7 +148,7 @@ def test_hostile_strings_are_text(make_record: MakeRecord, tmp_path: Path) -> No
         metric=replace(record.context.metric, name=evil),
     )
     trials = tuple(replace(t, origin=evil, reason=evil if t.state == "failed" else None) for t in record.trials)
-    safe_text, safe = built(record, tmp_path / "safe")
+    safe_text, _ = built(record, tmp_path / "safe")
     text, page = built(replace(record, context=context, trials=trials), tmp_path / evil.replace("/", "_"))
     assert text.count("<script") == safe_text.count("<script")
     assert "img" not in {tag for tag, _ in page.tags}

@@ -1,13 +1,7 @@
-"""A search without a network: widths from residuals, a score with a known optimum, MACs as their sum.
-
-``python -m tests.study.synthetic DIRECTORY REQUESTED [--seconds S] [--lease L] [--worker W]`` runs it as a process;
-each evaluation first leaves a line ``start <digest> <seed>`` and at its end ``end <digest> <seed>`` in
-DIRECTORY/log.
-"""
+"""A search without a network: widths from residuals, a score with a known optimum, MACs as their sum."""
 
 from __future__ import annotations
 
-import argparse
 import math
 import os
 import time
@@ -56,7 +50,7 @@ def parameters(count: int = 4) -> tuple[FloatParameter | ChoiceParameter, ...]:
 
 
 def uniform_point(criterion: str, target: float, count: int = 4) -> Point:
-    return {"target_cost": target, "criterion": criterion} | {f"residual/{group}": 0.0 for group in groups(count)}
+    return {"target_cost": target, "criterion": criterion, **{f"residual/{group}": 0.0 for group in groups(count)}}
 
 
 def spec(requested: int, *, count: int = 4, worker: int = 0, lease: float = 60.0, strategy: str = "tpe") -> StudySpec:
@@ -124,36 +118,25 @@ def outcome(record: StudyRecord) -> list[Mapping[str, object]]:
     return rows
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("directory", type=Path)
-    parser.add_argument("requested", type=int)
-    parser.add_argument("--seconds", type=float, default=0.0)
-    parser.add_argument("--lease", type=float, default=60.0)
-    parser.add_argument("--worker", type=int, default=0)
-    parser.add_argument("--storage")
-    arguments = parser.parse_args()
+def work(directory: Path, requested: int, seconds: float = 0.0, lease: float = 60.0, worker: int = 0) -> None:
+    """One worker process. Each evaluation leaves a line ``start <digest> <seed>`` and at its end ``end ...`` in
+    ``directory/log``, each event a line ``<kind> <trial>`` in ``directory/events``."""
 
-    def note(word: str, candidate: Candidate, seed: int) -> None:
-        with (arguments.directory / "log").open("a", encoding="utf-8") as file:
-            file.write(f"{word} {candidate.digest} {seed}\n")
+    def note(file: str, line: str) -> None:
+        with (directory / file).open("a", encoding="utf-8") as stream:
+            stream.write(line + "\n")
 
     def slow(candidate: Candidate, seed: int) -> Evaluation:
-        note("start", candidate, seed)
-        time.sleep(arguments.seconds)
+        note("log", f"start {candidate.digest} {seed}")
+        time.sleep(seconds)
         evaluation = evaluate(candidate, seed)
-        note("end", candidate, seed)
+        note("log", f"end {candidate.digest} {seed}")
         return evaluation
 
-    storage = open_storage(arguments.storage, arguments.directory)
     run_study(
-        spec(arguments.requested, worker=arguments.worker, lease=arguments.lease),
-        storage,
+        spec(requested, worker=worker, lease=lease),
+        open_storage(None, directory),
         propose,
         slow,
-        lambda event: print(event.kind, event.trial, event.message, flush=True),
+        lambda event: note("events", f"{event.kind} {event.trial}"),
     )
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,87 @@
+"""Functions of the user's, named in a configuration as ``package.module:function``: found and called."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import traceback
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from automl_prune.errors import AutomlPruneError, ConfigError
+from automl_prune.registry import nearest
+
+_NAMED = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+
+def import_function(reference: str, key: str) -> Callable[..., Any]:
+    """The function a ``package.module:function`` names.
+
+    Args:
+        reference: The text.
+        key: Where in the configuration it stands, for messages.
+
+    Raises:
+        ConfigError: There is no such module or function, or importing the module failed.
+    """
+    module_name, colon, name = reference.partition(":")
+    if not colon or not module_name or not name:
+        raise ConfigError(f"{key} is {reference!r}; write it as 'package.module:function'")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"{key} {reference!r}: {error}; install it, or run where it lies, or put its folder on PYTHONPATH"
+        ) from error
+    except Exception as error:  # importing runs the user's code, which raises anything
+        raise ConfigError(f"{key} {reference!r}: importing {module_name} failed: {_said(error)}") from error
+    function = getattr(module, name, None)
+    if not callable(function):
+        public = [known for known, value in vars(module).items() if callable(value) and not known.startswith("_")]
+        what = "has no function" if function is None else f"has {type(function).__name__}, not a function,"
+        raise ConfigError(f"{key}: {module_name} {what} {name!r}; {nearest(name, public)}")
+    return function  # type: ignore[no-any-return]  # a user's function
+
+
+def call(factory: Callable[..., Any], arguments: Mapping[str, Any], label: str, key: str) -> Any:
+    """What a factory returns.
+
+    Args:
+        factory: The function.
+        arguments: Its keyword arguments.
+        label: How messages name the function.
+        key: Where in the configuration the arguments stand, for messages.
+
+    Raises:
+        ConfigError: An argument is unknown (with the nearest known one) or missing, or the factory raised. Errors
+            of this package pass through.
+    """
+    _check_arguments(factory, arguments, label, key)
+    try:
+        return factory(**arguments)
+    except AutomlPruneError:
+        raise
+    except Exception as error:  # a user's function raises anything
+        raise ConfigError(f"{key}: {label} failed with {dict(arguments)}: {_said(error)}") from error
+
+
+def _check_arguments(factory: Callable[..., Any], arguments: Mapping[str, Any], label: str, key: str) -> None:
+    try:
+        parameters = inspect.signature(factory).parameters.values()
+    except (ValueError, TypeError):
+        return  # written in C without a signature; the call itself will tell
+    named = [p.name for p in parameters if p.kind in _NAMED]
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    for name in arguments:
+        if name not in named and not open_ended:
+            raise ConfigError(f"{key}: {label} takes no argument {name!r}; {nearest(name, named)}")
+    for parameter in parameters:
+        if parameter.kind in _NAMED and parameter.default is parameter.empty and parameter.name not in arguments:
+            raise ConfigError(f"{key}: {label} needs the argument {parameter.name!r}; add {key}.{parameter.name}")
+
+
+def _said(error: Exception) -> str:
+    """An error in one line: kind, message, and where it was raised."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" (at {frames[-1].filename}:{frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {error}{where}"

@@ -1,0 +1,162 @@
+"""Real processes that are killed, and files that are torn: nothing is lost, nothing is counted twice."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import pytest
+
+from automl_prune.study.record import StudyRecord
+from automl_prune.study.runner import read_study, run_study
+from automl_prune.study.storage import open_storage
+from tests.study.synthetic import evaluate, outcome, propose, spec, work
+
+# Real processes, forked from one that has imported everything: a start takes milliseconds instead of seconds.
+FORKSERVER = multiprocessing.get_context("forkserver")
+FORKSERVER.set_forkserver_preload(["tests.study.synthetic"])
+
+
+def start(directory: Path, requested: int, **options: float) -> BaseProcess:
+    process = FORKSERVER.Process(target=work, args=(directory, requested), kwargs=options, daemon=True)
+    process.start()
+    return process
+
+
+def lines(directory: Path, kind: str, file: str = "log") -> list[str]:
+    path = directory / file
+    found = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return [line for line in found if line.startswith(kind)]
+
+
+def wait_until(condition: Callable[[], bool], process: BaseProcess) -> None:
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert process.is_alive(), f"the worker ended with {process.exitcode}"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def wait_for_end(process: BaseProcess, exitcode: int = 0) -> None:
+    process.join(120)
+    assert process.exitcode == exitcode
+
+
+def kill(process: BaseProcess) -> None:
+    process.kill()
+    wait_for_end(process, -signal.SIGKILL)
+
+
+def check_exact(record: StudyRecord, directory: Path, requested: int) -> None:
+    """Every requested trial is complete; only a trial whose worker was killed was evaluated again."""
+    assert [trial.number for trial in record.trials] == list(range(requested))
+    assert {trial.state for trial in record.trials} == {"complete"}
+    attempts: Counter[str] = Counter()
+    for trial in record.trials:
+        if trial.reused_from is None and trial.evaluation:
+            attempts[f"end {trial.evaluation.candidate.digest} {trial.evaluation.seed}"] += trial.attempt
+    ends = Counter(lines(directory, "end"))
+    assert all(1 <= ends[line] <= attempts[line] for line in attempts)
+
+
+def test_killed_worker_loses_nothing_and_resumes_alike(tmp_path: Path) -> None:
+    whole = run_study(spec(12), open_storage(None, tmp_path / "whole"), propose, evaluate)
+    directory = tmp_path / "killed"
+    directory.mkdir()
+    for started in (3, 9):  # in a baseline, and in a proposed trial
+        process = start(directory, 12, seconds=0.5)
+        wait_until(lambda count=started: len(lines(directory, "start")) >= count, process)  # type: ignore[misc]  # bound
+        kill(process)
+        assert len(lines(directory, "start")) > len(lines(directory, "end")), "killed between two trials"
+    wait_for_end(start(directory, 12))
+    assert len(lines(directory, "lost", "events")) == 2
+    record = read_study(open_storage(None, directory))
+    check_exact(record, directory, 12)
+    assert sorted(trial.attempt for trial in record.trials)[-3:] == [1, 2, 2]
+    assert outcome(record) == outcome(whole)
+
+
+def test_two_workers_reach_the_exact_total(tmp_path: Path) -> None:
+    workers = [start(tmp_path, 16, seconds=0.1, worker=number) for number in range(2)]
+    for worker in workers:
+        wait_for_end(worker)
+    record = read_study(open_storage(None, tmp_path))
+    check_exact(record, tmp_path, 16)
+    assert len({trial.evaluation.worker for trial in record.trials if trial.evaluation}) == 2
+
+
+def test_survivor_takes_over_from_a_killed_worker(tmp_path: Path) -> None:
+    victim = start(tmp_path, 10, seconds=600)
+    wait_until(lambda: bool(lines(tmp_path, "start")), victim)
+    survivor = start(tmp_path, 10, worker=1)
+    wait_until(lambda: len(lines(tmp_path, "end")) >= 9, survivor)
+    kill(victim)
+    wait_for_end(survivor)
+    record = read_study(open_storage(None, tmp_path))
+    check_exact(record, tmp_path, 10)
+    assert record.trials[0].attempt == 2
+
+
+def test_workers_killed_at_random_reach_the_exact_total(tmp_path: Path) -> None:
+    choose = random.Random(0)
+    workers = [start(tmp_path, 24, seconds=0.2, worker=number) for number in range(3)]
+    for kills in range(1, 4):
+        wait_until(lambda count=kills: len(lines(tmp_path, "start")) >= 5 * count, workers[-1])  # type: ignore[misc]  # bound
+        kill(workers.pop(choose.randrange(len(workers) - 1)))
+        workers.append(start(tmp_path, 24, seconds=0.2, worker=2 + kills))
+    for worker in workers:
+        wait_for_end(worker)
+    check_exact(read_study(open_storage(None, tmp_path)), tmp_path, 24)
+
+
+def test_interrupt_hands_the_running_trial_back(tmp_path: Path) -> None:
+    process = start(tmp_path, 8, seconds=600)
+    wait_until(lambda: bool(lines(tmp_path, "start")), process)
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGINT)
+    wait_for_end(process, exitcode=1)
+    assert lines(tmp_path, "handed_back", "events") == ["handed_back 0"]
+    record = read_study(open_storage(None, tmp_path))
+    assert [trial.state for trial in record.trials] == ["waiting"] * 4  # the four baselines, one of them again
+    wait_for_end(start(tmp_path, 8))
+    assert not lines(tmp_path, "lost", "events")
+    record = read_study(open_storage(None, tmp_path))
+    check_exact(record, tmp_path, 8)
+    assert {trial.attempt for trial in record.trials} == {1}
+
+
+def test_worker_that_says_nothing_is_given_up_after_its_lease(tmp_path: Path) -> None:
+    silent = start(tmp_path, 6, seconds=600, lease=1)
+    wait_until(lambda: bool(lines(tmp_path, "start")), silent)
+    assert silent.pid is not None
+    os.kill(silent.pid, signal.SIGSTOP)  # alive, but its beat has stopped, like a machine that hangs
+    wait_for_end(start(tmp_path, 6, lease=1, worker=1))
+    kill(silent)
+    record = read_study(open_storage(None, tmp_path))
+    check_exact(record, tmp_path, 6)
+    assert sorted(trial.attempt for trial in record.trials) == [1, 1, 1, 1, 1, 2]
+
+
+@pytest.mark.parametrize("cut", [1, 40])
+def test_torn_journal_is_repaired_and_the_study_goes_on(cut: int, tmp_path: Path) -> None:
+    wait_for_end(start(tmp_path, 5))
+    journal = tmp_path / "study.journal"
+    whole = journal.read_bytes()
+    last = whole.splitlines(keepends=True)[-1]
+    journal.write_bytes(whole[:-cut])
+    storage = open_storage(None, tmp_path)
+    (notice,) = storage.notices
+    (copy,) = tmp_path.glob("study.journal.torn-*")
+    assert copy.name in notice
+    assert copy.read_bytes() == whole[:-cut]
+    assert journal.read_bytes() == whole[: -len(last)]
+    record = run_study(spec(7), storage, propose, evaluate)  # the last trial's end was lost, and with it the trial
+    assert [(trial.state, trial.attempt) for trial in record.trials[3:6]] == [("complete", n) for n in (1, 2, 1)]
+    assert len(record.trials) == 7

@@ -1,0 +1,172 @@
+"""The small parts: chains of attempts, leases, baselines, differences, the run directory."""
+
+from __future__ import annotations
+
+import multiprocessing
+import socket
+import threading
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.trial import FrozenTrial
+from optuna.trial import TrialState as OptunaState
+
+from automl_prune.errors import StudyError
+from automl_prune.study.baselines import Baseline, affordable, uniform_baselines
+from automl_prune.study.chains import chains_of
+from automl_prune.study.codec import differences, template
+from automl_prune.study.directory import RunDirectory
+from automl_prune.study.leases import Beat, Owner, Watch
+
+
+def trial(number: int, state: OptunaState, **attributes: Any) -> FrozenTrial:
+    values = (1.0, 2.0) if state == OptunaState.COMPLETE else None
+    made = template(state, {}, {}, attributes, values=values)
+    made.number = number
+    return made
+
+
+WAITING, RUNNING, COMPLETE, FAIL = OptunaState.WAITING, OptunaState.RUNNING, OptunaState.COMPLETE, OptunaState.FAIL
+
+
+def test_chains_join_attempts_and_leave_out_what_was_dropped() -> None:
+    chains = chains_of(
+        [
+            trial(0, FAIL),  # lost, tried again as 4
+            trial(1, FAIL, reason="nan"),
+            trial(2, FAIL, dropped="enough"),
+            trial(3, COMPLETE),
+            trial(4, RUNNING, root=0, attempt=2),
+            trial(5, WAITING, root=0, attempt=2),  # two workers saw that 0 was lost
+            trial(6, FAIL),
+        ]
+    )
+    assert [(c.index, c.state, c.current.number) for c in chains] == [
+        (0, "running", 4),
+        (1, "failed", 1),
+        (2, "complete", 3),
+        (3, "lost", 6),
+    ]
+    first = chains[0]
+    assert first.accepts(first.attempts[1])
+    assert not first.accepts(first.attempts[2])
+    assert not chains[2].accepts(chains[2].attempts[0])
+
+
+def test_baseline_that_two_processes_enqueued_is_one_point() -> None:
+    (chain,) = chains_of([trial(0, RUNNING, origin="uniform l1"), trial(1, WAITING, origin="uniform l1")])
+    assert [attempt.number for attempt in chain.attempts] == [0, 1]
+
+
+@pytest.mark.parametrize(("attributes", "attempt"), [({}, 2), ({"attempt": 2}, 3), ({"handed_back": True}, 1)])
+def test_successor_counts_attempts(attributes: dict[str, Any], attempt: int) -> None:
+    (chain,) = chains_of([trial(3, FAIL, origin="search", owner={}, beat=5, **attributes)])
+    successor = chain.successor()
+    assert successor.state == WAITING
+    assert successor.user_attrs == {"origin": "search", "root": 3, "attempt": attempt, "retry_of": 3}
+
+
+def _nothing() -> None:
+    pass
+
+
+def test_owner_knows_whether_its_process_lives() -> None:
+    mine = Owner.mine()
+    assert Owner.from_json(mine.to_json()) == mine
+    assert not mine.is_gone()
+    assert replace(mine, started=mine.started + "0").is_gone(), "the process id has been given to another process"
+    assert replace(mine, boot="earlier/" + mine.boot.split("/")[1]).is_gone(), "the host has been restarted"
+    assert not replace(mine, host=socket.gethostname() + "-other", pid=0).is_gone(), "nothing is known of it here"
+    assert not replace(mine, boot=mine.boot + "x", pid=0).is_gone(), "another container's process ids mean nothing"
+    child = multiprocessing.get_context("forkserver").Process(target=_nothing)
+    child.start()
+    child.join()
+    assert child.pid is not None
+    assert replace(mine, pid=child.pid).is_gone()
+    assert Owner.from_json({"unknown": 1}) is None
+
+
+def test_watch_waits_a_lease_for_the_next_beat() -> None:
+    now = [100.0]
+    watch = Watch(10, clock=lambda: now[0])
+    elsewhere = {"owner": {"host": "elsewhere", "boot": "b", "pid": 1, "started": "1"}}
+
+    def stale(beat: int) -> bool:
+        return watch.is_stale(trial(0, RUNNING, beat=beat, **elsewhere))
+
+    assert not stale(1)
+    now[0] += 9
+    assert not stale(1)
+    assert not stale(2)
+    now[0] += 9.9
+    assert not stale(2)
+    now[0] += 0.2
+    assert stale(2)
+
+
+def test_watch_gives_a_trial_without_an_owner_its_lease() -> None:
+    now = [0.0]
+    watch = Watch(10, clock=lambda: now[0])
+    assert not watch.is_stale(trial(0, RUNNING))
+    now[0] = 10
+    assert watch.is_stale(trial(0, RUNNING))
+
+
+def test_beat_survives_failures_and_ends_with_its_trial() -> None:
+    counts: list[int] = []
+    enough = threading.Event()
+
+    def write(count: int) -> None:
+        counts.append(count)
+        if count == 2:
+            raise StudyError("the storage is away")
+        if count == 4:
+            enough.set()
+            raise UpdateFinishedTrialError
+
+    with Beat(write, 0.01):
+        assert enough.wait(30)
+    assert counts == [1, 2, 3, 4]
+
+
+def test_uniform_baselines_start_at_the_budget_and_leave_out_repetitions() -> None:
+    def point(criterion: str, target: float) -> dict[str, float | str]:
+        return {"criterion": criterion, "target_cost": max(target, 0.8)}
+
+    found = uniform_baselines(("l1", "l2"), point, lowest=0.6)
+    assert [(b.origin, b.point["target_cost"]) for b in found] == [
+        ("uniform l1", 1.0),
+        ("uniform l2", 1.0),
+        ("uniform l1 at 80% of the budget", 0.8),
+        ("uniform l2 at 80% of the budget", 0.8),
+    ]
+    assert affordable(found, 5) == found[:2]
+    assert affordable(found, 1) == ()
+
+
+def test_baseline_cannot_pose_as_the_search() -> None:
+    with pytest.raises(StudyError, match="cannot be called 'search'"):
+        Baseline("search", {})
+
+
+def test_differences_name_nested_keys() -> None:
+    assert differences({"a": {"b": 1, "c": [1]}, "d": {}}, {"a": {"b": 2, "c": [1]}, "d": {"e": None}}) == [
+        "a.b: stored 1, now 2",
+        "d: stored {}, now absent",
+        "d.e: stored absent, now None",
+    ]
+    assert differences({"a": {"b": 1}}, {"a": {"b": 1}}) == []
+
+
+def test_run_directory_passes_over_unfinished_models(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    assert list(run.exported()) == []
+    for name, finished in (("10", True), ("9", True), ("8", False), (".7.tmp", True), ("x", True)):
+        directory = run.models / name
+        directory.mkdir(parents=True)
+        (directory / ("manifest.json" if finished else ".manifest.json.abc.tmp")).touch()
+    assert list(run.exported()) == [(9, run.model(9)), (10, run.model(10))]
+    assert run.journal == tmp_path / "study.journal"

@@ -1,0 +1,117 @@
+"""Opening storages: bad URLs, secrets, failures that pass, torn files while others write."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.exceptions import StorageInternalError
+from optuna.storages import InMemoryStorage
+from optuna.study import StudyDirection
+
+from automl_prune.errors import StudyError
+from automl_prune.study import storage as module
+from automl_prune.study.runner import read_study, run_study
+from automl_prune.study.storage import cut_torn_line, open_storage, retrying
+from tests.study.synthetic import evaluate, propose, spec
+
+
+class Flaky(InMemoryStorage):
+    """Fails the first calls."""
+
+    def __init__(self, failures: int) -> None:
+        super().__init__()
+        self.failures = failures
+
+    def get_all_studies(self) -> list[optuna.study._frozen.FrozenStudy]:
+        if self.failures:
+            self.failures -= 1
+            raise StorageInternalError("the connection was closed, password=hunter2")
+        return super().get_all_studies()
+
+
+def test_failing_storage_is_tried_again() -> None:
+    flaky = Flaky(3)
+    assert retrying(flaky, "there").get_all_studies() == []
+    assert flaky.failures == 0
+
+
+def test_storage_that_stays_away_is_given_up() -> None:
+    with pytest.raises(StudyError, match=r"storage there failed for 0 s: the connection was closed") as caught:
+        retrying(Flaky(10**6), "there", patience=0.2).get_all_studies()
+    assert "hunter2" not in str(caught.value)
+
+
+def test_errors_of_the_caller_are_not_tried_again() -> None:
+    storage = retrying(InMemoryStorage(), "there")
+    storage.create_new_study([StudyDirection.MINIMIZE], "name")
+    with pytest.raises(optuna.exceptions.DuplicatedStudyError):
+        storage.create_new_study([StudyDirection.MINIMIZE], "name")
+    with pytest.raises(KeyError):
+        storage.get_study_id_from_name("another")
+
+
+def test_database_runs_a_study_and_says_what_it_is_good_for(tmp_path: Path) -> None:
+    storage = open_storage(f"sqlite:///{tmp_path}/study.db", tmp_path)
+    assert "one worker" in storage.notices[0]
+    record = run_study(spec(8), storage, propose, evaluate)
+    assert [trial.state for trial in record.trials] == ["complete"] * 8
+    assert read_study(open_storage(f"sqlite:///{tmp_path}/study.db", tmp_path)) == record
+    journal = run_study(spec(8), open_storage(None, tmp_path / "journal"), propose, evaluate)
+    assert [trial.point for trial in journal.trials] == [trial.point for trial in record.trials]
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("no url with hunter2", "not a database URL"),
+        ("nosuch://user:hunter2@host/db", "nosuch"),
+        ("sqlite:////no/such/folder/study.db", "/no/such/folder/study.db"),
+    ],
+)
+def test_unusable_url_is_refused_without_its_password(url: str, expected: str, tmp_path: Path) -> None:
+    with pytest.raises(StudyError) as caught:
+        open_storage(url, tmp_path)
+    assert expected in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+    assert caught.value.__cause__ is None, "a traceback must not show it either"
+
+
+def test_damaged_journal_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "study.journal").write_bytes(b"\x00\x00 not json\n{}\n")
+    with pytest.raises(StudyError, match=r"study\.journal is damaged"):
+        open_storage(None, tmp_path)
+
+
+def test_relative_directory_becomes_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert open_storage(None, Path("run")).location == str(tmp_path / "run" / "study.journal")
+
+
+def test_line_torn_while_others_write_is_cut_before_the_next_append(tmp_path: Path) -> None:
+    writer, reader = open_storage(None, tmp_path), open_storage(None, tmp_path)
+    study = writer.backend.create_new_study([StudyDirection.MINIMIZE], "one")
+    with (tmp_path / "study.journal").open("ab") as file:
+        file.write(b'{"op_code":4,"worker_i')  # another worker was killed in the middle of this
+    writer.backend.set_study_user_attr(study, "key", "value")
+    assert reader.backend.get_study_user_attrs(study) == {"key": "value"}
+    assert len(list(tmp_path.glob("*.torn-*"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "kept"),
+    [(b"", b""), (b"a\n", b"a\n"), (b"a\nb", b"a\n"), (b"torn", b""), (b"a\n" + b"x" * 200000, b"a\n")],
+)
+def test_cut_torn_line(content: bytes, kept: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(content)
+    assert (cut_torn_line(path) is None) == (content == kept)
+    assert path.read_bytes() == kept
+
+
+def test_lock_of_a_killed_process_is_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_LOCK_GRACE", 3)
+    (tmp_path / "study.journal").touch()
+    (tmp_path / "study.journal.lock").symlink_to(tmp_path / "study.journal")  # how Optuna's lock is held
+    assert open_storage(None, tmp_path).backend.get_all_studies() == []
