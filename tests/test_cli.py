@@ -1,0 +1,191 @@
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeAlias
+
+import pytest
+
+from automl_prune import cli
+from automl_prune.files import load_tensors
+
+COMMANDS = ("search", "train", "profile", "status", "front", "export", "report")
+DIGITS = Path(__file__).parents[1] / "experiments" / "digits" / "config.yaml"
+# a tiny network and training split, so that an epoch takes a moment
+QUICK = ["--set", "model.args.width=4", "--set", "data.validation=800", "--set", "data.test=800"]
+_START = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "  # a shell's background job ignores it
+    "from automl_prune.cli import main; main()"
+)
+
+Run: TypeAlias = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Run]:
+    """Runs the command line in this process, in an empty folder: (exit status, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    monkeypatch.setenv("COLUMNS", "140")
+    before = signal.getsignal(signal.SIGTERM)
+
+    def call(*arguments: str | Path) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["automl-prune", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        assert isinstance(ended.value.code, int)
+        return ended.value.code, *capsys.readouterr()
+
+    yield call
+    signal.signal(signal.SIGTERM, before)
+
+
+def test_help_names_every_command_and_each_has_an_example(run: Run) -> None:
+    status, out, _ = run("--help")
+    assert status == 0
+    assert all(name in out for name in COMMANDS)
+    for name in COMMANDS:
+        status, out, _ = run(name, "--help")
+        assert status == 0
+        assert f"Example: automl-prune {name} " in out
+
+
+def test_help_never_loads_the_heavy_packages() -> None:
+    code = (
+        "import sys; sys.argv = ['automl-prune', '--help']\n"
+        "from automl_prune.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "print([name for name in ('torch', 'optuna', 'onnx', 'plotly', 'pandas', 'sklearn') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_the_module_is_the_command() -> None:
+    done = subprocess.run([sys.executable, "-m", "automl_prune", "--version"], capture_output=True, text=True)
+    assert done.returncode == 0
+    assert done.stdout.startswith("automl-prune ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nonsense"], "No such command 'nonsense'"),
+        (["train"], "Missing argument"),
+        (["train", str(DIGITS), "--set"], "requires an argument"),
+        (["train", str(DIGITS), "--ste", "a=1"], "No such option"),
+        (["search", str(DIGITS), "--trials", "0"], "--trials"),
+        (["search", str(DIGITS), "--trials", "many"], "--trials"),
+        (["train", "none.yaml"], "none.yaml does not exist"),
+        (["train", str(DIGITS), "--set", "search.trails=3"], "unknown key 'search.trails'; did you mean 'trials'"),
+        (["train", str(DIGITS), "--set", "search.trials"], "write it as section.key=value"),
+        (["train", str(DIGITS), "--set", "model.factory=nowhere:net"], "No module named 'nowhere'"),
+        (["train", str(DIGITS), "--set", "model.factory=automl_prune.models:resnet9"], "did you mean 'resnet8'"),
+        (["train", str(DIGITS), "--set", "data={name: fashion_mnist, root: none}"], "dataset-fashion-mnist"),
+        (["train", str(DIGITS), "--set", "data={name: cifar10, root: none}"], "cifar-10-batches-py"),
+        (["train", str(DIGITS), "--set", "device=abacus"], "device 'abacus' cannot be used here"),
+        (["search", str(DIGITS), "--set", "model.weights=none.safetensors"], "none.safetensors do not exist"),
+        (["search", str(DIGITS), "--set", "space=none.yaml"], "none.yaml"),
+        (["status", "none"], "none holds no study"),
+        (["front", "none"], "none holds no study"),
+        (["report", "none"], "none holds no study"),
+        (["export", "none", "--trial", "1"], "none holds no study"),
+        (["export", "none"], "either --trial N or --budget"),
+    ],
+)
+def test_wrong_input_is_one_message_and_status_2(run: Run, arguments: list[str], message: str) -> None:
+    status, out, err = run(*arguments)
+    assert status == 2
+    assert message in err
+    assert "Traceback" not in out + err
+    assert err.count("Error: ") == 1
+
+
+def test_no_arguments_show_the_help(run: Run) -> None:
+    status, out, err = run()
+    assert status == 2
+    assert "Usage: automl-prune" in out + err
+
+
+def test_train_writes_weights_that_say_how_they_were_made(run: Run, tmp_path: Path) -> None:
+    sets = [*QUICK, "--set", "training.epochs=1", "--set", "search.seed=3", "--output", "w.safetensors"]
+    status, out, _ = run("train", DIGITS, *sets)
+    assert status == 0
+    assert "Epoch 1/1: loss" in out
+    assert "wrote w.safetensors" in out
+    _, metadata = load_tensors(tmp_path / "w.safetensors")
+    assert metadata["seed"] == "3"
+    assert metadata["command"].startswith("automl-prune train ")
+    assert "--set search.seed=3" in metadata["command"]
+    assert 0 <= float(metadata["val"]) <= 1
+    assert 0 <= float(metadata["test"]) <= 1
+    assert [path.name for path in tmp_path.iterdir()] == ["w.safetensors"]  # the checkpoint is gone
+
+
+def test_train_replaces_a_file_only_by_force(run: Run, tmp_path: Path) -> None:
+    output = tmp_path / "w.safetensors"
+    output.write_bytes(b"mine")
+    arguments = ["train", DIGITS, *QUICK, "--set", "training.epochs=1", "--output", output]
+    status, _, err = run(*arguments)
+    assert status == 2
+    assert "exists; add --force" in err
+    assert output.read_bytes() == b"mine"
+    assert run(*arguments, "--force")[0] == 0
+    assert load_tensors(output)[1]["seed"] == "0"
+
+
+def test_passwords_on_the_command_line_are_not_recorded(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "users_data_by_url.py").write_text(
+        "from automl_prune.tasks import tasks\n\n"
+        "def load(*, url):\n    assert 'hunter2' in url\n    return tasks['digits'](validation=800, test=800)\n"
+    )
+    data = "data={factory: 'users_data_by_url:load', url: 'postgresql://me:hunter2@host/db'}"  # found where we run
+    sets = ["--set", data, "--set", "model.args.width=4", "--set", "training.epochs=1", "--output", "w.safetensors"]
+    status, _, err = run("train", DIGITS, *sets)
+    assert (status, err) == (0, "")
+    _, metadata = load_tensors(tmp_path / "w.safetensors")
+    assert "hunter2" not in str(metadata)
+    assert "me@host" in metadata["command"]
+
+
+def test_a_place_that_cannot_be_written_is_named(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    arguments = [*QUICK, "--set", "training.epochs=1", "--output", tmp_path / "file" / "w.safetensors"]
+    status, out, err = run("train", DIGITS, *arguments)
+    assert status == 2
+    assert f"Error: Not a directory ({tmp_path / 'file'}" in err or f"Error: File exists ({tmp_path / 'file'}" in err
+    assert "Traceback" not in out + err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_training_exits_130_and_the_same_command_resumes(tmp_path: Path, number: signal.Signals) -> None:
+    shutil.copy(DIGITS, tmp_path / "config.yaml")
+    arguments = ["train", "config.yaml", *QUICK, "--set", "training.epochs=60", "--output", "w.safetensors"]
+    command = [sys.executable, "-c", _START, *arguments]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("Epoch 1/60"):
+                process.send_signal(number)
+                break
+        _, err = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert "The same command resumes" in err
+    assert "Traceback" not in err
+    assert not (tmp_path / "w.safetensors").exists()
+    again = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240)
+    assert again.returncode == 0
+    assert "Resuming the training" in again.stdout
+    assert "Epoch 1/60" not in again.stdout
+    assert (tmp_path / "w.safetensors").is_file()
