@@ -10,7 +10,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from automl_prune.report.estimate import Estimate
 from automl_prune.report.table import FrontRow
+from automl_prune.report.words import plus_minus
 from automl_prune.study.record import StudyContext
 from automl_prune.view import Stage, View
 
@@ -70,28 +72,21 @@ _proof: View = Terminal(Console())  # the type checker proves that it is one
 
 
 def front_as_table(rows: Sequence[FrontRow], context: StudyContext, title: str) -> Table:
-    """The front for people: costs as fractions of dense, scores with their standard errors."""
+    """The front for people: costs as fractions of dense, scores with the half-width of their 95 % interval."""
     metric = context.metric
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", caption="± half the 95 % interval", caption_justify="left")
     for name in ("trial", "origin"):
         table.add_column(name)
     for name in context.dense_costs:
         table.add_column(f"{name} (of dense)", justify="right")
     for split in ("validation", "test"):
         table.add_column(f"{split} {metric.name}", justify="right")
-    table.add_column("", justify="left")
     for row in rows:
         costs = [f"{row.costs[name].value:,.0f} ({row.costs[name].ratio:.1%})" for name in context.dense_costs]
-        scores = [_score(metric.show, row.val.value, row.val.standard_error)]
-        scores.append(_score(metric.show, row.test.value, row.test.standard_error) if row.test else "-")
-        table.add_row(str(row.trial), row.origin, *costs, *scores, "knee" if row.knee else "")
+        scores = [plus_minus(metric, row.val), plus_minus(metric, row.test) if row.test else "not measured"]
+        table.add_row(f"{row.trial}{' knee' if row.knee else ''}", row.origin, *costs, *scores)
     costs = [f"{value:,.0f} (100 %)" for value in context.dense_costs.values()]
-    dense = [_score(metric.show, s.value, s.standard_error) for s in (context.dense_val, context.dense_test)]
+    dense = [plus_minus(metric, Estimate.of([score])) for score in (context.dense_val, context.dense_test)]
     table.add_section()
-    table.add_row("dense", "", *costs, *dense, "")
+    table.add_row("dense", "", *costs, *dense)
     return table
-
-
-def _score(show: object, value: float, error: float | None) -> str:
-    assert callable(show)
-    return f"{show(value)} ± {show(error).removesuffix(' %')}" if error is not None else str(show(value))
