@@ -158,7 +158,7 @@ def test_an_empty_section_is_an_absent_one(tmp_path: Path) -> None:
 def test_overrides_replace_values_and_are_checked_alike(tmp_path: Path) -> None:
     config = Config.load(write(tmp_path), ["search.trials=7", "training.weight_decay=5e-4", "model.weights=null"])
     assert (config.search.trials, config.training.weight_decay, config.model.weights) == (7, 5e-4, None)
-    with pytest.raises(ConfigError, match="unknown key 'search.trails'"):
+    with pytest.raises(ConfigError, match=r"unknown key 'search\.trails'"):
         Config.load(write(tmp_path), ["search.trails=7"])
 
 

@@ -66,7 +66,7 @@ def test_errors_of_this_package_pass_through() -> None:
     def missing() -> None:
         raise DataError("no files")
 
-    with pytest.raises(DataError, match="^no files$"):
+    with pytest.raises(DataError, match=r"^no files$"):
         call(missing, {}, "missing", "data")
 
 

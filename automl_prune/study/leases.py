@@ -12,7 +12,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -147,9 +147,3 @@ class Beat:
                 return
             except (StudyError, OSError):
                 continue
-
-
-def describe(attributes: Mapping[str, Any]) -> str:
-    """Who works on a trial, for people: ``host:pid``."""
-    owner = Owner.from_json(attributes.get(OWNER))
-    return f"{owner.host}:{owner.pid}" if owner else "unknown"

@@ -58,8 +58,15 @@ class Score:
 
     @classmethod
     def of_proportion(cls, hits: int, samples: int) -> Score:
-        """A proportion with its binomial standard error."""
+        """A proportion with its binomial standard error.
+
+        Where all or nothing was hit, that of two more hits and two more misses (Agresti & Coull 1998, "Approximate
+        is better than 'exact'"): a perfect score on few samples is no certainty.
+        """
         value = hits / samples
+        if hits in (0, samples):
+            likely = (hits + 2) / (samples + 4)
+            return cls(value, samples, math.sqrt(likely * (1 - likely) / (samples + 4)))
         return cls(value, samples, math.sqrt(value * (1 - value) / samples))
 
 
