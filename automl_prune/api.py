@@ -101,14 +101,15 @@ def search(
     if not directory.baseline.is_file():
         save_tensors(directory.baseline, session.model.state_dict())
     identity = session.identity(strategy=strategy)
-    spec = _spec(session, identity, directory.path.name, config or {}, strategy=strategy, seed=seed, trials=n_trials)
+    name = _study_name(directory, storage)
+    spec = _spec(session, identity, name, directory, config or {}, strategy=strategy, seed=seed, trials=n_trials)
     record = _run(session, spec, opened, task.metric, view)
     finetuning = evaluation.finalist(task)
     rebuild = factory or partial(copy.deepcopy, session.model.cpu())
     session.model.to(place)
     for trial in choose(record, evaluation.finalists):
-        train_finalist(session, opened, record, trial, finetuning, evaluation.seeds, directory, view=view)
-        record = read_study(opened)
+        train_finalist(session, opened, record, trial, finetuning, evaluation.seeds, directory, name, view=view)
+        record = read_study(opened, name)
         export_finalist(session, record, trial, finetuning, rebuild, directory, view=view)
     _write_results(record, directory)
     return SearchResult(record, tuple(front_table(record)), directory.path)
@@ -142,10 +143,16 @@ def search_config(
     )
 
 
+def _study_name(directory: RunDirectory, storage: str | None) -> str:
+    """A journal holds one study, whatever its directory is renamed to; a database may hold many."""
+    return "study" if storage is None else directory.path.resolve().name
+
+
 def _spec(
     session: Session,
     identity: Mapping[str, Any],
     name: str,
+    directory: RunDirectory,
     config: Mapping[str, Any],
     *,
     strategy: str,
@@ -154,7 +161,7 @@ def _spec(
 ) -> StudySpec:
     graph, projector = session.graph, session.projector
     context = StudyContext(
-        name=name,
+        name=directory.path.resolve().name,
         config=config,
         metric=session.task.metric,
         cost=next(iter(session.limits)),
@@ -179,13 +186,22 @@ def _spec(
 
 
 def _run(session: Session, spec: StudySpec, storage: StudyStorage, metric: Metric, view: View) -> StudyRecord:
-    best: list[float] = []
+    best = _best_so_far(storage, spec.name, metric)
     with view.stage("Searching") as stage:
 
         def on_event(event: Event) -> None:
             _show_event(event, metric, spec, best, stage, view)
 
         return run_study(spec, storage, session.projector.candidate, session.evaluator.evaluate, on_event)
+
+
+def _best_so_far(storage: StudyStorage, name: str, metric: Metric) -> list[float]:
+    """The best score of earlier sessions, in a list of one; empty when there is none."""
+    try:
+        scores = [evaluation.score.value for _, evaluation in completed(read_study(storage, name))]
+    except StudyError:  # the study is not there yet; whatever else is wrong, running it will say
+        return []
+    return sorted(scores, reverse=metric.higher_is_better)[:1]
 
 
 def _show_event(event: Event, metric: Metric, spec: StudySpec, best: list[float], stage: Stage, view: View) -> None:
@@ -273,7 +289,7 @@ def read(run_dir: Path, storage: str | None = None) -> StudyRecord:
             f"{run_dir} holds no study ({directory.journal.name} is missing); give the run directory of a "
             "search, and --storage URL if it lives in a database"
         )
-    return read_study(open_storage(storage, run_dir), directory.path.resolve().name if storage else None)
+    return read_study(open_storage(storage, run_dir), _study_name(directory, storage))
 
 
 def status(run_dir: Path, storage: str | None = None) -> str:
@@ -358,8 +374,9 @@ def export(
         view=view,
     )
     opened, finetuning = open_storage(storage, run_dir), evaluation.finalist(task)
-    train_finalist(session, opened, record, number, finetuning, evaluation.seeds, directory, view=view)
-    record = read_study(opened)
+    name = _study_name(directory, storage)
+    train_finalist(session, opened, record, number, finetuning, evaluation.seeds, directory, name, view=view)
+    record = read_study(opened, name)
     export_finalist(session, record, number, finetuning, config.build_model, directory, view=view)
     _write_results(record, directory)
     return directory.model(number)

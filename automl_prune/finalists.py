@@ -76,6 +76,7 @@ def train_finalist(
     finetuning: FineTuning,
     seeds: int,
     directory: RunDirectory,
+    study: str,
     *,
     view: View,
 ) -> None:
@@ -91,6 +92,7 @@ def train_finalist(
         finetuning: The recipe.
         seeds: How many runs; their seeds depend on the study's, the trial and their number alone.
         directory: Where the weights wait.
+        study: Its name in the storage.
         view: Where progress goes.
     """
     if any(finalist.trial == trial for finalist in record.finalists):
@@ -101,7 +103,7 @@ def train_finalist(
             total, before = seeds * finetuning.steps, number * finetuning.steps
             on_step = _offset(stage, before, total)
             runs.append(_train_run(session, _candidate(record, trial), finetuning, directory, trial, number, on_step))
-    write_finalist(storage, Finalist(trial, tuple(runs)))
+    write_finalist(storage, Finalist(trial, tuple(runs)), study)
     show = session.task.metric.show
     scores = ", ".join(show(run.test.value) for run in runs)
     view.say(f"Trial {trial}: test {session.task.metric.name} {scores}")

@@ -57,13 +57,16 @@ class _Lines:
         self.terminal, self.title = terminal, title
         self.start = self.last = time.monotonic()
         self.note = ""
+        self.first: int | None = None
 
     def __call__(self, done: int, total: int, note: str = "") -> None:
         now = time.monotonic()
+        self.first = done - 1 if self.first is None else self.first  # a resumed stage starts in the middle
         if note == self.note and now - self.last < _QUIET_SECONDS:
             return
         self.last, self.note = now, note
-        left = (now - self.start) / done * (total - done) if done else None
+        here = done - self.first
+        left = (now - self.start) / here * (total - done) if here > 0 else None
         tail = f", about {left:.0f} s left" if left else ""
         self.terminal.say(f"{self.title}: {done}/{total}{tail}{f' ({note})' if note else ''}")
 

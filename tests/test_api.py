@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -172,6 +173,31 @@ def test_finalists_go_on_after_an_interruption(
     done = _search(trained, digits_task, tmp_path / "run", trials=2)
     seeds = [seed for seed in finished if seed != -1]
     assert len(seeds) == len(set(seeds)) == sum(len(f.runs) for f in done.record.finalists)
+
+
+def test_a_renamed_run_directory_is_still_the_same_study(
+    result: api.SearchResult, trained: nn.Module, digits_task: Task, tmp_path: Path
+) -> None:
+    shutil.copytree(result.run_dir, tmp_path / "renamed")
+    again = _search(trained, digits_task, tmp_path / "renamed")
+    assert again.record.trials == result.record.trials
+    with pytest.raises(StudyError, match="differs"):
+        _search(trained, digits_task, tmp_path / "renamed", macs=0.4)
+
+
+def test_a_database_may_hold_several_studies(trained: nn.Module, digits_task: Task, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        ap.search(
+            model=trained,
+            task=digits_task,
+            budget=ap.Budget(macs=0.5),
+            run_dir=tmp_path / name,
+            n_trials=1,
+            evaluation=EvaluationSection(calibration_samples=64, finetune_steps=0, finalists=1, seeds=1),
+            device="cpu",
+            storage=f"sqlite:///{tmp_path / 'studies.db'}",
+        )
+        assert len(api.read(tmp_path / name, f"sqlite:///{tmp_path / 'studies.db'}").finalists) == 1
 
 
 def test_report_and_front_are_rebuilt_from_storage_alone(result: api.SearchResult) -> None:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -13,15 +12,12 @@ import pytest
 
 from automl_prune import cli
 from automl_prune.files import load_tensors
+from automl_prune.terminal import Terminal
 
 COMMANDS = ("search", "train", "profile", "status", "front", "export", "report")
 DIGITS = Path(__file__).parents[1] / "experiments" / "digits" / "config.yaml"
 # a tiny network and training split, so that an epoch takes a moment
 QUICK = ["--set", "model.args.width=4", "--set", "data.validation=800", "--set", "data.test=800"]
-_START = (
-    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "  # a shell's background job ignores it
-    "from automl_prune.cli import main; main()"
-)
 
 Run: TypeAlias = Callable[..., tuple[int, str, str]]
 
@@ -33,7 +29,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
     monkeypatch.setenv("COLUMNS", "140")
-    before = signal.getsignal(signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in a shell's background ignores it
 
     def call(*arguments: str | Path) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["automl-prune", *map(str, arguments)])
@@ -44,7 +41,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
         return ended.value.code, *capsys.readouterr()
 
     yield call
-    signal.signal(signal.SIGTERM, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def test_help_names_every_command_and_each_has_an_example(run: Run) -> None:
@@ -166,26 +164,28 @@ def test_a_place_that_cannot_be_written_is_named(run: Run, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_training_exits_130_and_the_same_command_resumes(tmp_path: Path, number: signal.Signals) -> None:
-    shutil.copy(DIGITS, tmp_path / "config.yaml")
-    arguments = ["train", "config.yaml", *QUICK, "--set", "training.epochs=60", "--output", "w.safetensors"]
-    command = [sys.executable, "-c", _START, *arguments]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
-    with subprocess.Popen(
-        command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if line.startswith("Epoch 1/60"):
-                process.send_signal(number)
-                break
-        _, err = process.communicate(timeout=120)
-    assert process.returncode == 130
+def test_an_interrupted_training_exits_130_and_the_same_command_resumes(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    say = Terminal.say
+
+    def say_and_signal(self: Terminal, message: str) -> None:
+        say(self, message)
+        if message.startswith("Epoch 1/2"):
+            os.kill(os.getpid(), number)  # by the process itself, so that no clock decides where it is hit
+
+    arguments = ["train", DIGITS, *QUICK, "--set", "training.epochs=2", "--output", "w.safetensors"]
+    monkeypatch.setattr(Terminal, "say", say_and_signal)
+    status, out, err = run(*arguments)
+    assert status == 130
+    assert "Epoch 1/2" in out
+    assert "Epoch 2/2" not in out
     assert "The same command resumes" in err
     assert "Traceback" not in err
     assert not (tmp_path / "w.safetensors").exists()
-    again = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240)
-    assert again.returncode == 0
-    assert "Resuming the training" in again.stdout
-    assert "Epoch 1/60" not in again.stdout
+    status, out, err = run(*arguments)
+    assert (status, err) == (0, "")
+    assert "Resuming the training" in out
+    assert "Epoch 1/2" not in out
+    assert "Epoch 2/2" in out
     assert (tmp_path / "w.safetensors").is_file()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import multiprocessing
+import os
 import socket
+import subprocess
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -69,10 +70,6 @@ def test_successor_counts_attempts(attributes: dict[str, Any], attempt: int) -> 
     assert successor.user_attrs == {"origin": "search", "root": 3, "attempt": attempt, "retry_of": 3}
 
 
-def _nothing() -> None:
-    pass
-
-
 def test_owner_knows_whether_its_process_lives() -> None:
     mine = Owner.mine()
     assert Owner.from_json(mine.to_json()) == mine
@@ -81,12 +78,18 @@ def test_owner_knows_whether_its_process_lives() -> None:
     assert replace(mine, boot="earlier/" + mine.boot.split("/")[1]).is_gone(), "the host has been restarted"
     assert not replace(mine, host=socket.gethostname() + "-other", pid=0).is_gone(), "nothing is known of it here"
     assert not replace(mine, boot=mine.boot + "x", pid=0).is_gone(), "another container's process ids mean nothing"
-    child = multiprocessing.get_context("forkserver").Process(target=_nothing)
-    child.start()
-    child.join()
-    assert child.pid is not None
-    assert replace(mine, pid=child.pid).is_gone()
     assert Owner.from_json({"unknown": 1}) is None
+
+
+def test_owner_is_gone_when_its_process_is_killed_even_as_a_zombie() -> None:
+    with subprocess.Popen(["sleep", "600"]) as child:
+        started = Path(f"/proc/{child.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[19]
+        owner = replace(Owner.mine(), pid=child.pid, started=started)
+        assert not owner.is_gone()
+        child.kill()
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and nobody has asked how
+        assert owner.is_gone()
+    assert owner.is_gone()
 
 
 def test_watch_waits_a_lease_for_the_next_beat() -> None:
