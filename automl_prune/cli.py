@@ -185,7 +185,7 @@ def main() -> None:
         sys.path.append(os.getcwd())  # factories of a configuration may lie where the command is run
     status = 2
     try:
-        app()
+        app(prog_name="automl-prune")
     except SystemExit as ended:  # typer always ends so: 0, 2 for wrong usage, 130 for Ctrl-C
         status = ended.code if isinstance(ended.code, int) else int(bool(ended.code))
     except (KeyboardInterrupt, Interrupted):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -16,7 +17,8 @@ from automl_prune import api
 from automl_prune.config import EvaluationSection
 from automl_prune.costs import count_macs
 from automl_prune.errors import BudgetError, ModelError, StudyError
-from automl_prune.evaluation import FineTuning, finetune, score
+from automl_prune.evaluation import Evaluation, Evaluator, FineTuning, finetune, score
+from automl_prune.evaluation.evaluator import Trained
 from automl_prune.models import resnet8
 from automl_prune.seeding import seeded
 from automl_prune.session import choose_device
@@ -130,9 +132,9 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     calls = 0
-    original = api.Session.prepare.__globals__["Evaluator"].evaluate
+    original = Evaluator.evaluate
 
-    def interrupting(self: object, *args: object) -> object:
+    def interrupting(self: Evaluator, *args: Any) -> Evaluation:
         nonlocal calls
         calls += 1
         if calls == 3:
@@ -158,9 +160,9 @@ def test_finalists_go_on_after_an_interruption(
     trained: nn.Module, digits_task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     finished: list[int] = []
-    original = api.Session.prepare.__globals__["Evaluator"].finalist
+    original = Evaluator.finalist
 
-    def counting(self: object, candidate: object, recipe: object, seed: int, on_step: object) -> object:
+    def counting(self: Evaluator, candidate: Any, recipe: Any, seed: int, on_step: Any) -> Trained:
         if len(finished) == 1:
             finished.append(-1)
             raise KeyboardInterrupt
