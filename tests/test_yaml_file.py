@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from automl_prune.errors import ConfigError
@@ -17,6 +17,7 @@ PLAIN = st.recursive(
 )
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # no clock decides a test
 @given(st.dictionaries(TEXT, PLAIN, max_size=4))
 def test_what_is_written_is_read_back(value: dict[str, object]) -> None:
     again = parse(to_yaml(value), "a test")
