@@ -32,6 +32,7 @@ from automl_prune.study.runner import Event, StudySpec, read_study, run_study
 from automl_prune.study.storage import StudyStorage, open_storage
 from automl_prune.tasks import Metric, Task
 from automl_prune.view import Silent, Stage, View
+from automl_prune.yaml_file import to_yaml
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +125,7 @@ def search_config(
     model = load_or_train(config, task, directory.baseline, view)
     resolved = config.resolved()
     if not directory.config.is_file():
-        write_text(directory.config, yaml.safe_dump(resolved, sort_keys=False))
+        write_text(directory.config, to_yaml(resolved))
     return search(
         model=model,
         task=task,

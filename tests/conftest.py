@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from torch import nn
 
 from automl_prune.models import resnet8
@@ -15,6 +16,10 @@ from automl_prune.seeding import seeded
 from automl_prune.tasks import Task, tasks
 from automl_prune.tasks.classification import Classification
 from automl_prune.tasks.tensors import TensorImages
+
+# a slow machine is no failure: nothing here asserts on time
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 
 @pytest.fixture(scope="session")
