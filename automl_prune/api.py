@@ -207,8 +207,8 @@ def _best_so_far(storage: StudyStorage, name: str, metric: Metric) -> list[float
 
 def _show_event(event: Event, metric: Metric, spec: StudySpec, best: list[float], stage: Stage, view: View) -> None:
     if event.kind in ("notice", "failed", "lost", "handed_back"):
-        where = "" if event.trial is None else f"trial {event.trial} {event.kind.replace('_', ' ')}: "
-        view.say(f"{where}{event.message}")
+        where = "" if event.trial is None else f"trial {event.trial} {event.kind.replace('_', ' ')}"
+        view.say(": ".join(part for part in (where, event.message) if part))
     if event.evaluation is not None:
         value = event.evaluation.score.value
         if not best or metric.better(value, best[0]):
