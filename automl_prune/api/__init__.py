@@ -1,0 +1,14 @@
+"""The public functions. Each is a short script over the layers below; the command line calls the same ones."""
+
+from __future__ import annotations
+
+from automl_prune.api.exporting import export
+from automl_prune.api.profiling import Profile, profile
+from automl_prune.api.reading import front, read, report, status, verdict
+from automl_prune.api.searching import SearchResult, search, search_config
+from automl_prune.api.training import train
+
+__all__ = [
+    "Profile", "SearchResult", "export", "front", "profile", "read", "report", "search", "search_config", "status",
+    "train", "verdict",
+]  # fmt: skip

@@ -1,0 +1,91 @@
+"""Export one chosen model of a search."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from automl_prune.api.reading import best_row, read, study_name, write_results
+from automl_prune.budget import Budget
+from automl_prune.config import Config, load_weights
+from automl_prune.errors import ConfigError, StudyError
+from automl_prune.finalists import export_finalist, train_finalist
+from automl_prune.report import front_table
+from automl_prune.report.table import completed
+from automl_prune.session import Session, choose_device
+from automl_prune.study.directory import RunDirectory
+from automl_prune.study.record import StudyRecord
+from automl_prune.study.runner import read_study
+from automl_prune.study.storage import open_storage
+from automl_prune.view import Silent, View
+
+
+def export(
+    run_dir: Path,
+    *,
+    trial: int | None = None,
+    budget: Sequence[str] = (),
+    storage: str | None = None,
+    view: View | None = None,
+) -> Path:
+    """Export one model of a finished or running search; a trial that is no finalist is fine-tuned as one first.
+
+    Args:
+        run_dir: Of a search started from a configuration.
+        trial: Which trial; or
+        budget: ``"macs=0.4"`` each: the best model of the search within these.
+        storage: URL of the study's database, if it is not in the run directory.
+        view: Where progress goes.
+
+    Returns:
+        The model's directory.
+    """
+    if (trial is None) == (not budget):
+        raise ConfigError("name what to export: either --trial N or --budget macs=0.4")
+    view, directory = view or Silent(), RunDirectory(run_dir)
+    record = read(run_dir, storage)
+    number = _trial_within(record, budget) if trial is None else trial
+    if number not in {t.number for t, _ in completed(record)}:
+        known = ", ".join(str(t.number) for t, _ in completed(record)) or "none"
+        raise StudyError(f"trial {number} is not a completed trial of this study; completed are: {known}")
+    if not directory.config.is_file():
+        raise ConfigError(f"{directory.config} is missing: the search was started from Python; export from there")
+    config = Config.load(directory.config)
+    task, space, evaluation = config.build_task(), config.load_space(), config.evaluation
+    model = config.build_model()
+    load_weights(model, directory.baseline)
+    session = Session.prepare(
+        model,
+        task,
+        config.parsed_budget(),
+        space,
+        evaluation.recipe(),
+        seed=config.search.seed,
+        device=choose_device(config.device),
+        view=view,
+    )
+    opened, finetuning = open_storage(storage, run_dir), evaluation.finalist(task)
+    name = study_name(directory, storage)
+    train_finalist(session, opened, record, number, finetuning, evaluation.seeds, directory, name, view=view)
+    record = read_study(opened, name)
+    export_finalist(session, record, number, finetuning, config.build_model, directory, view=view)
+    write_results(record, directory)
+    return directory.model(number)
+
+
+def _trial_within(record: StudyRecord, budget: Sequence[str]) -> int:
+    bounds: dict[str, Any] = {}
+    for text in budget:
+        metric, equals, value = text.partition("=")
+        if not equals:
+            raise ConfigError(f"--budget {text!r}: write it as metric=value, e.g. macs=0.4")
+        bounds[metric] = yaml.safe_load(value)
+    row = best_row(record, front_table(record), Budget.parse(bounds)) or best_row(
+        record, front_table(record, "search"), Budget.parse(bounds)
+    )
+    if row is None:
+        raise StudyError(f"no model of this study is within {', '.join(budget)}; see 'automl-prune front'")
+    return row.trial

@@ -1,0 +1,208 @@
+"""Search for the best models under a budget, from Python or from a configuration."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from automl_prune.api.reading import best_row, study_name, write_results
+from automl_prune.budget import Budget
+from automl_prune.config import Config, EvaluationSection
+from automl_prune.dense import load_or_train
+from automl_prune.errors import StudyError
+from automl_prune.files import save_tensors, write_text
+from automl_prune.finalists import choose, export_finalist, train_finalist
+from automl_prune.report import FrontRow, front_table
+from automl_prune.report.table import completed
+from automl_prune.session import Session, choose_device, environment
+from automl_prune.space import Space
+from automl_prune.study.baselines import uniform_baselines
+from automl_prune.study.directory import RunDirectory
+from automl_prune.study.record import StudyContext, StudyRecord
+from automl_prune.study.runner import Event, StudySpec, read_study, run_study
+from automl_prune.study.storage import StudyStorage, open_storage
+from automl_prune.tasks import Metric, Task
+from automl_prune.view import Silent, Stage, View
+from automl_prune.yaml_file import to_yaml
+
+
+@dataclass(frozen=True, slots=True)
+class SearchResult:
+    """What a search leaves.
+
+    Attributes:
+        record: The whole study.
+        front: The finalists' front, in ascending order of cost.
+        run_dir: Where the models, the front and the report lie.
+    """
+
+    record: StudyRecord
+    front: tuple[FrontRow, ...]
+    run_dir: Path
+
+    def best(self, **budget: float | str) -> FrontRow | None:
+        """The row with the best validation score within a budget, e.g. ``best(macs=0.4)``; None if there is none."""
+        return best_row(self.record, self.front, Budget(**budget) if budget else None)
+
+
+def search(
+    *,
+    model: nn.Module,
+    task: Task,
+    budget: Budget,
+    run_dir: Path | str,
+    n_trials: int = 100,
+    factory: Callable[[], nn.Module] | None = None,
+    space: Space | None = None,
+    evaluation: EvaluationSection | None = None,
+    strategy: str = "tpe",
+    seed: int = 0,
+    device: str = "auto",
+    storage: str | None = None,
+    config: Mapping[str, Any] | None = None,
+    view: View | None = None,
+) -> SearchResult:
+    """Search for the best models under a budget, or resume the search a run directory holds.
+
+    Args:
+        model: The trained dense model; moved to ``device`` in evaluation mode, its weights are not changed.
+        task: Its data, loss and metric.
+        budget: Hard bounds; the first metric is the front's cost.
+        run_dir: Where everything is written.
+        n_trials: Trials in all, baselines included.
+        factory: Builds the dense model anew, to check that exported files restore; by default copies ``model``.
+        space: What is searched; by default criterion, target cost, importance exponent and a residual per group.
+        evaluation: How candidates and finalists are judged.
+        strategy: Registered name of the search strategy.
+        seed: Of everything random.
+        device: ``auto`` or a torch device.
+        storage: URL of a database; by default a journal file in ``run_dir``.
+        config: What to record as the study's configuration.
+        view: Where progress goes.
+
+    Raises:
+        BudgetError: The budget cannot be reached.
+        StudyError: ``run_dir`` holds another study; the message lists what differs.
+        ModelError: The model cannot run or be pruned.
+    """
+    view, evaluation, directory = view or Silent(), evaluation or EvaluationSection(), RunDirectory(Path(run_dir))
+    place = choose_device(device)
+    recipe, space = evaluation.recipe(), space or Space()
+    opened = open_storage(storage, directory.path)
+    session = Session.prepare(model, task, budget, space, recipe, seed=seed, device=place, view=view)
+    if not directory.baseline.is_file():
+        save_tensors(directory.baseline, session.model.state_dict())
+    identity = session.identity(strategy=strategy)
+    name = study_name(directory, storage)
+    spec = _spec(session, identity, name, directory, config or {}, strategy=strategy, seed=seed, trials=n_trials)
+    record = _run(session, spec, opened, task.metric, view)
+    finetuning = evaluation.finalist(task)
+    rebuild = factory or partial(copy.deepcopy, session.model.cpu())
+    session.model.to(place)
+    for trial in choose(record, evaluation.finalists):
+        train_finalist(session, opened, record, trial, finetuning, evaluation.seeds, directory, name, view=view)
+        record = read_study(opened, name)
+        export_finalist(session, record, trial, finetuning, rebuild, directory, view=view)
+    write_results(record, directory)
+    return SearchResult(record, tuple(front_table(record)), directory.path)
+
+
+def search_config(
+    config: Config, run_dir: Path, *, trials: int | None = None, storage: str | None = None, view: View | None = None
+) -> SearchResult:
+    """``search`` as a configuration says; the resolved configuration is written into the run directory."""
+    view, directory = view or Silent(), RunDirectory(run_dir)
+    task, space = config.build_task(), config.load_space()
+    model = load_or_train(config, task, directory.baseline, view)
+    resolved = config.resolved()
+    if not directory.config.is_file():
+        write_text(directory.config, to_yaml(resolved))
+    return search(
+        model=model,
+        task=task,
+        budget=config.parsed_budget(),
+        run_dir=run_dir,
+        n_trials=trials or config.search.trials,
+        factory=config.build_model,
+        space=space,
+        evaluation=config.evaluation,
+        strategy=config.search.strategy,
+        seed=config.search.seed,
+        device=config.device,
+        storage=storage,
+        config=resolved,
+        view=view,
+    )
+
+
+def _spec(
+    session: Session,
+    identity: Mapping[str, Any],
+    name: str,
+    directory: RunDirectory,
+    config: Mapping[str, Any],
+    *,
+    strategy: str,
+    seed: int,
+    trials: int,
+) -> StudySpec:
+    graph, projector = session.graph, session.projector
+    context = StudyContext(
+        name=directory.path.resolve().name,
+        config=config,
+        metric=session.task.metric,
+        cost=next(iter(session.limits)),
+        limits=session.limits,
+        dense_costs=graph.dense_costs,
+        dense_val=session.dense_val,
+        dense_test=session.dense_test,
+        group_widths=graph.widths,
+        skipped=tuple((s.name, s.width, s.reason) for s in graph.skipped),
+        environment=environment(session.device),
+    )
+    return StudySpec(
+        name=name,
+        context=context,
+        identity=identity,
+        parameters=projector.parameters,
+        strategy=strategy,
+        seed=seed,
+        requested=trials,
+        baselines=uniform_baselines(session.space.criteria, projector.uniform_point, lowest=session.space.target_cost),
+    )
+
+
+def _run(session: Session, spec: StudySpec, storage: StudyStorage, metric: Metric, view: View) -> StudyRecord:
+    best = _best_so_far(storage, spec.name, metric)
+    with view.stage("Searching") as stage:
+
+        def on_event(event: Event) -> None:
+            _show_event(event, metric, spec, best, stage, view)
+
+        return run_study(spec, storage, session.projector.candidate, session.evaluator.evaluate, on_event)
+
+
+def _best_so_far(storage: StudyStorage, name: str, metric: Metric) -> list[float]:
+    """The best score of earlier sessions, in a list of one; empty when there is none."""
+    try:
+        scores = [evaluation.score.value for _, evaluation in completed(read_study(storage, name))]
+    except StudyError:  # the study is not there yet; whatever else is wrong, running it will say
+        return []
+    return sorted(scores, reverse=metric.higher_is_better)[:1]
+
+
+def _show_event(event: Event, metric: Metric, spec: StudySpec, best: list[float], stage: Stage, view: View) -> None:
+    if event.kind in ("notice", "failed", "lost", "handed_back"):
+        where = "" if event.trial is None else f"trial {event.trial} {event.kind.replace('_', ' ')}"
+        view.say(": ".join(part for part in (where, event.message) if part))
+    if event.evaluation is not None:
+        value = event.evaluation.score.value
+        if not best or metric.better(value, best[0]):
+            best[:] = [value]
+    stage(event.finished, spec.requested, f"best {metric.name} {metric.show(best[0])}" if best else "")
