@@ -7,7 +7,7 @@ import shlex
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -74,6 +74,10 @@ def search(
 def train(
     config: ConfigArgument,
     output: Annotated[Path | None, typer.Option(help="File to write. [default: the config's model.weights]")] = None,
+    sparse: Annotated[
+        Literal["bn", "kernel"] | None,
+        typer.Option(help="Also drive channels to zero: their BatchNorm scales, or all their weights."),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the file when it exists.")] = False,
     set_: SetOption = None,
 ) -> None:
@@ -85,7 +89,7 @@ def train(
     from automl_prune.config import without_secrets
 
     command = without_secrets(shlex.join(["automl-prune", *sys.argv[1:]]))
-    api.train(_config(config, set_), output, force=force, command=command, view=_terminal())
+    api.train(_config(config, set_), output, sparse=sparse, force=force, command=command, view=_terminal())
 
 
 @app.command()

@@ -106,8 +106,15 @@ class EvaluationSection(_Section):
         return FineTuning(steps, self.learning_rate, distillation=0.9 if self.distill else 0.0)
 
 
+class SparseSection(_Section):
+    """Strength of each penalty of sparse training, its weight in the loss; see ``training.sparse``."""
+
+    bn: _Positive = 1e-3
+    kernel: _Positive = 1e-3
+
+
 class TrainingSection(_Section):
-    """How the dense model is trained; see ``training.baseline.Training``."""
+    """How the dense model is trained; see ``training.baseline.Training``. ``sparse`` is for ``train --sparse`` only."""
 
     epochs: _Count = 8
     learning_rate: _Positive = 0.1
@@ -116,10 +123,11 @@ class TrainingSection(_Section):
     weight_decay: Annotated[float, Field(ge=0)] = 5e-4
     warmup: _Fraction = 0.3
     augment: bool = True
+    sparse: SparseSection = SparseSection()
 
     def recipe(self) -> Training:
         """The same as a training recipe."""
-        return Training(**self.model_dump())
+        return Training(**self.model_dump(exclude={"sparse"}))
 
 
 class Config(_Section):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from automl_prune.evaluation import score
 from automl_prune.files import save_tensors
 from automl_prune.session import choose_device, environment
 from automl_prune.tasks import Task
-from automl_prune.training.baseline import EpochReport, train
+from automl_prune.training.baseline import EpochReport, Regulariser, train
 from automl_prune.view import View
 
 
@@ -43,7 +44,9 @@ def load_or_train(config: Config, task: Task, baseline: Path, view: View) -> nn.
     return model
 
 
-def train_dense(config: Config, task: Task, output: Path, *, command: str, view: View) -> None:
+def train_dense(
+    config: Config, task: Task, output: Path, *, command: str, view: View, regulariser: Regulariser | None = None
+) -> None:
     """Train the configured model and write its weights, with what made them as metadata.
 
     A checkpoint beside ``output`` is written after every epoch, read when it exists, and removed at the end.
@@ -66,6 +69,7 @@ def train_dense(config: Config, task: Task, output: Path, *, command: str, view:
             config.training.recipe(),
             seed=seed,
             device=device,
+            regulariser=regulariser,
             checkpoint=checkpoint,
             on_step=stage,
             on_epoch=on_epoch,
@@ -75,6 +79,7 @@ def train_dense(config: Config, task: Task, output: Path, *, command: str, view:
         "command": command,
         "seed": str(seed),
         "training": config.training.model_dump_json(),
+        "regulariser": json.dumps(dict(regulariser.identity) if regulariser else None),
         "data": task.digest,
         "metric": task.metric.name,
         "val": repr(val.value),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -82,6 +83,8 @@ def test_the_module_is_the_command() -> None:
         (["train", str(DIGITS), "--ste", "a=1"], "No such option"),
         (["search", str(DIGITS), "--trials", "0"], "--trials"),
         (["search", str(DIGITS), "--trials", "many"], "--trials"),
+        (["train", str(DIGITS), "--sparse", "weights"], "'weights' is not one of 'bn', 'kernel'"),
+        (["train", str(DIGITS), "--set", "training.sparse.bn=0"], "training.sparse.bn"),
         (["train", "none.yaml"], "none.yaml does not exist"),
         (["train", str(DIGITS), "--set", "search.trails=3"], "unknown key 'search.trails'; did you mean 'trials'"),
         (["train", str(DIGITS), "--set", "search.trials"], "write it as section.key=value"),
@@ -126,6 +129,23 @@ def test_train_writes_weights_that_say_how_they_were_made(run: Run, tmp_path: Pa
     assert 0 <= float(metadata["val"]) <= 1
     assert 0 <= float(metadata["test"]) <= 1
     assert [path.name for path in tmp_path.iterdir()] == ["w.safetensors"]  # the checkpoint is gone
+
+
+def test_sparse_training_is_written_beside_the_dense_weights(run: Run, tmp_path: Path) -> None:
+    sets = [*QUICK, "--set", "training.epochs=1", "--set", "model.weights=w/dense.safetensors"]
+    status, out, _ = run("train", DIGITS, *sets, "--sparse", "kernel")
+    assert status == 0
+    assert "one that nothing holds shrinks by" in out
+    folder = tmp_path / "w"
+    names = [f"dense.sparse-kernel.{end}" for end in ("safetensors", "scales.html", "scales.json")]
+    assert sorted(path.name for path in folder.iterdir()) == names
+    assert json.loads((folder / names[2]).read_text())["start"] == "before: initial weights"
+    assert json.loads(load_tensors(folder / names[0])[1]["regulariser"]) == {"kind": "kernel", "strength": 0.02}
+    assert run("train", DIGITS, *sets)[0] == 0
+    assert run("train", DIGITS, *sets, "--sparse", "kernel", "--force")[0] == 0
+    change = json.loads((folder / names[2]).read_text())
+    assert change["start"] == "before: trained without the penalty"
+    assert sum(map(sum, change["after"].values())) < sum(map(sum, change["before"].values()))
 
 
 def test_train_replaces_a_file_only_by_force(run: Run, tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def filter_rows(context: CriterionContext, group: ChannelGroup) -> torch.Tensor:
     Raises:
         ModelError: When no weight computes the group's channels.
     """
-    rows = [context.values(member) for member in group.members if _is_filter(context, member)]
+    rows = [context.values(member) for member in group.members if is_filter(context, member)]
     if not rows:
         raise ModelError(
             f"group {group.name!r} has no weights that compute its channels, so weights cannot rank them; "
@@ -75,7 +75,8 @@ def filter_rows(context: CriterionContext, group: ChannelGroup) -> torch.Tensor:
     return torch.cat(rows, dim=1)
 
 
-def _is_filter(context: CriterionContext, member: Member) -> bool:
+def is_filter(context: CriterionContext, member: Member) -> bool:
+    """Whether a member's weights compute channels: rows of a producer, filters of a depthwise convolution."""
     if member.role == "channelwise":
         return member.parameter in context.parameters and context.parameters[member.parameter].dim() >= 2
     return member.role == "producer"

@@ -49,7 +49,7 @@ def bn_scale(context: CriterionContext, group: ChannelGroup) -> torch.Tensor:
     Returns:
         Shape (width,).
     """
-    scales = [context.values(member) for member in group.members if _is_bn_scale(context, member)]
+    scales = [context.values(member) for member in group.members if is_bn_scale(context, member)]
     if not scales:
         return l1(context, group)
     return torch.cat(scales, dim=1).abs().sum(dim=1)
@@ -57,10 +57,11 @@ def bn_scale(context: CriterionContext, group: ChannelGroup) -> torch.Tensor:
 
 def has_bn_scale(context: CriterionContext, group: ChannelGroup) -> bool:
     """Whether ``bn_scale`` finds a BatchNorm scale in the group, and does not score it by ``l1``."""
-    return any(_is_bn_scale(context, member) for member in group.members)
+    return any(is_bn_scale(context, member) for member in group.members)
 
 
-def _is_bn_scale(context: CriterionContext, member: Member) -> bool:
+def is_bn_scale(context: CriterionContext, member: Member) -> bool:
+    """Whether a member is the scale of a norm that keeps running statistics."""
     prefix, _, leaf = member.parameter.rpartition(".")
     statistics = f"{prefix}.running_var" if prefix else "running_var"
     return member.role == "channelwise" and leaf == "weight" and statistics in context.parameters

@@ -131,7 +131,7 @@ def widths_figure(data: ReportData, rows: Sequence[FrontRow]) -> go.Figure:
             colorbar={"title": {"text": "channels kept [%]", "side": "right"}, "thickness": 12, "outlinewidth": 0},
         )
     )
-    _style(figure, height=190 + 30 * max(3, len(rows)))
+    style(figure, height=190 + 30 * max(3, len(rows)))
     figure.update_xaxes(title="channel group, from input to output", tickangle=-60, showgrid=False, type="category")
     figure.update_yaxes(title=None, showgrid=False, type="category", autorange="reversed")
     return figure
@@ -167,7 +167,7 @@ def history_figure(data: ReportData, history: History) -> go.Figure:
             name="baselines alone",
             hovertemplate="baselines alone<br>%{y:.2f} %<extra></extra>",
         )
-    _style(figure, height=360)
+    style(figure, height=360)
     figure.update_xaxes(title="trial number")
     figure.update_yaxes(title="dominated area [% of dense]", ticksuffix=" ")
     return figure
@@ -234,7 +234,7 @@ def _error_bars(context: StudyContext, estimates: Sequence[Estimate], colour: st
 
 def _cost_figure(context: StudyContext, score_title: str) -> go.Figure:
     figure = go.Figure()
-    _style(figure, height=500)
+    style(figure, height=500)
     unit = cost_unit(context.cost)
     figure.update_xaxes(title=f"{cost_title(context.cost)}{f' [{unit}]' if unit else ''}", tickformat="~s")
     direction = "higher" if context.metric.higher_is_better else "lower"
@@ -256,7 +256,8 @@ def _cost_figure(context: StudyContext, score_title: str) -> go.Figure:
     return figure
 
 
-def _style(figure: go.Figure, height: int) -> None:
+def style(figure: go.Figure, height: int) -> None:
+    """The look all figures share; colours of text and grid come from the page."""
     figure.update_layout(
         template="none",
         height=height,

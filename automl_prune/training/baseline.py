@@ -5,11 +5,11 @@ from __future__ import annotations
 import copy
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -79,6 +79,19 @@ class EpochReport:
     val: Score
 
 
+class Regulariser(Protocol):
+    """A penalty the gradient does not see: its proximal step follows every step of the optimiser."""
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """What makes it another penalty, ready for JSON; a checkpoint of another one is refused."""
+        ...
+
+    def shrink(self, parameters: Mapping[str, torch.Tensor], step: float) -> None:
+        """Replace parameters by the proximal operator of ``step`` times the penalty, in place, without gradient."""
+        ...
+
+
 def one_cycle(step: int, steps: int, peak: float, warmup: float) -> float:
     """Learning rate of a step: cosine from peak/25 up to peak, then cosine down towards 0.
 
@@ -104,6 +117,7 @@ def train(
     *,
     seed: int,
     device: torch.device,
+    regulariser: Regulariser | None = None,
     checkpoint: Path | None = None,
     on_step: Callable[[int, int], None] | None = None,
     on_epoch: Callable[[EpochReport], None] | None = None,
@@ -119,6 +133,7 @@ def train(
         recipe: How to train.
         seed: Of the order of samples, augmentation and dropout.
         device: Where to train.
+        regulariser: A penalty besides the recipe's weight decay.
         checkpoint: Safetensors file, written after every epoch; read first when it exists.
         on_step: Called with (steps done, steps in all) after every step.
         on_epoch: Called after every epoch trained here (not for those the checkpoint holds).
@@ -127,7 +142,7 @@ def train(
         EvaluationError: The loss is not finite, or has grown tenfold.
         CheckpointError: The checkpoint is damaged, or of another training.
     """
-    run = _Run(model, task, recipe, seed=seed, device=device, on_step=on_step)
+    run = _Run(model, task, recipe, seed=seed, device=device, regulariser=regulariser, on_step=on_step)
     start = 0
     if checkpoint is not None and checkpoint.is_file():
         start = run.restore(checkpoint)
@@ -163,12 +178,14 @@ class _Run:
         *,
         seed: int,
         device: torch.device,
+        regulariser: Regulariser | None,
         on_step: Callable[[int, int], None] | None,
     ) -> None:
         self.initial = tensors_digest(model.state_dict())
         self.model: nn.Module = copy.deepcopy(model).to(device)
         self.model = self.model.to(memory_format=training_format(model, device))
         self.task, self.recipe, self.seed, self.device, self.on_step = task, recipe, seed, device, on_step
+        self.regulariser, self.parameters = regulariser, dict(self.model.named_parameters())
         self.optimizer = torch.optim.SGD(
             self.model.parameters(),
             lr=recipe.learning_rate,
@@ -213,6 +230,9 @@ class _Run:
         self.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         self.optimizer.step()
+        if self.regulariser is not None:
+            with torch.no_grad():  # momentum makes steps this much longer, so the penalty keeps its weight in the loss
+                self.regulariser.shrink(self.parameters, rate / (1 - self.recipe.momentum))
         return value
 
     def _diverged(self, what: str) -> EvaluationError:
@@ -228,6 +248,7 @@ class _Run:
             "seed": self.seed,
             "data": self.task.digest,
             "initial model": self.initial,
+            "regulariser": None if self.regulariser is None else dict(self.regulariser.identity),
         }
 
     def save(self, path: Path, epochs_done: int) -> None:
