@@ -47,11 +47,17 @@ class ChannelGroup:
         name: Readable and stable: the layer that first produces the channels.
         width: Number of channels.
         members: Every parameter axis the channels sit on.
+        mixes: What looks across the channels (``a norm``, ``softmax``, ``mean``), if anything does. The pruned model
+            computes it from the channels that are left, so even channels without influence change it a little.
+        spanned: Whether any operator but a layer's weights computes one value from several of the channels; besides
+            what ``mixes`` them, a product of two activations does.
     """
 
     name: str
     width: int
     members: tuple[Member, ...]
+    mixes: tuple[str, ...] = ()
+    spanned: bool = False
 
     def with_role(self, role: Role) -> Iterator[Member]:
         """The members with one role."""

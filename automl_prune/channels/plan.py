@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 Slices = Mapping[str, Mapping[int, tuple[int, ...]]]
 """Kept positions by parameter (or buffer) and axis; axes that keep everything are absent."""
 
+Sizes = Mapping[str, Mapping[str, int]]
+"""New values of integer attributes by module and attribute; those that keep their value are absent."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -79,6 +82,15 @@ class Plan:
             slices.setdefault(parameter, {})[axis] = tuple(np.setdiff1d(every, positions).tolist())
         return slices
 
+    @cached_property
+    def sizes(self) -> Sizes:
+        """Numbers that modules hold and that follow the kept widths (see ``ChannelGraph.attributes``)."""
+        dense, found = self.graph.widths, dict[str, dict[str, int]]()
+        for attribute in self.graph.attributes:
+            if attribute.size.at(self.widths) != attribute.size.at(dense):
+                found.setdefault(attribute.module, {})[attribute.name] = attribute.size.at(self.widths)
+        return found
+
     def costs(self) -> dict[str, Cost]:
         """Exact costs of the pruned model by metric name, without building it."""
         return {
@@ -105,6 +117,7 @@ class Plan:
             "slices": {
                 name: {str(axis): list(indices) for axis, indices in axes.items()} for name, axes in self.slices.items()
             },
+            "sizes": {name: dict(attributes) for name, attributes in self.sizes.items()},
             "shapes": {name: list(self.graph.shapes[name]) for name in self.slices},
             "digest": self.digest,
         }

@@ -1,20 +1,24 @@
-"""Proof by comparison: a pruned model must compute what the dense one does with the removed channels silenced."""
+"""Proof by comparison: a pruned model must compute what the dense one does without the removed channels, and train."""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import traceback
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from automl_prune.channels.graph import ChannelGraph
 from automl_prune.channels.plan import Plan
+from automl_prune.channels.provenance import is_framework, short_path
+from automl_prune.channels.reference import silenced_outputs
 from automl_prune.channels.surgery import prune
-from automl_prune.channels.trace import output_tensors
+from automl_prune.channels.trace import copied, output_tensors
 from automl_prune.errors import PlanError
-from automl_prune.seeding import generator
+from automl_prune.seeding import generator, seeded
 
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4}
 """Largest accepted difference by precision, relative to the largest output of the silenced dense model. Double
@@ -23,16 +27,19 @@ precision is the rule: there, even channels with little influence on the output 
 DRAWS = 2
 """Random halves that all groups must survive together."""
 
+OnStep = Callable[[int, int], None]
+
 
 def prove(
     model: nn.Module,
     graph: ChannelGraph,
     example_inputs: tuple[torch.Tensor, ...],
-    on_step: Callable[[int, int], None] | None = None,
+    on_step: OnStep | None = None,
 ) -> ChannelGraph:
     """Prune random halves of all groups and keep the graph if the results are right; else find who is wrong.
 
-    Only when the groups fail together are they tried alone and then joined one at a time.
+    The comparison is made on a copy in double precision, with random scales and shifts in place of the trained
+    ones, so that no channel is without influence (a fresh norm, a residual branch that starts at zero).
 
     Args:
         model: Not changed.
@@ -43,43 +50,52 @@ def prove(
     Returns:
         The graph; groups that broke the model are moved to ``skipped`` with what went wrong.
     """
-    work, sample = _in_double(model, example_inputs)
-    failures = []
-    for draw in range(DRAWS):
-        failures.append(_failure(work, graph.plan(_half(graph, graph.widths, draw)), sample))
+    bench = _Bench(*_generic(model, example_inputs), graph)
+    names = list(graph.widths)
+    done = 0
+
+    def failure(tried: Iterable[str]) -> str | None:
+        nonlocal done
+        done += 1
         if on_step:
-            on_step(draw + 1, DRAWS)
-    if not any(failures):
-        return graph
+            on_step(done, max(done, 1 if done == 1 else 2 * len(names)))
+        return bench.failure(tried)
+
     protected: dict[str, str] = {}
-    for done, group in enumerate(graph.groups):
-        draws = [_failure(work, graph.plan(_half(graph, [group.name], draw)), sample) for draw in range(DRAWS)]
-        if reason := next(filter(None, draws), None):
-            protected[group.name] = reason
-        if on_step:
-            on_step(done + 1, len(graph.groups))
-    graph = graph.without(protected)
-    if any(_failure(work, graph.plan(_half(graph, graph.widths, draw)), sample) for draw in range(DRAWS)):
-        graph = graph.without(_find_conflicts(work, graph, sample))
-    return graph
+    while reason := failure(rest := [name for name in names if name not in protected]):
+        if not protected and (own := failure([])):
+            protected = dict.fromkeys(names, f"with nothing removed, {own}; is its forward pass random?")
+            break
+        protected |= _at_fault(rest, reason, failure)
+    if on_step:
+        on_step(done, done)
+    return graph.without(protected) if protected else graph
 
 
-def _in_double(
-    model: nn.Module, example_inputs: tuple[torch.Tensor, ...]
-) -> tuple[nn.Module, tuple[torch.Tensor, ...]]:
-    """A copy in evaluation mode and one sample in double precision; in single where an operator has no double."""
-    work = copy.deepcopy(model).eval().double()
-    sample = tuple(t[:1].double() if t.is_floating_point() else t[:1] for t in example_inputs)
-    try:
-        with torch.no_grad():
-            work(*sample)
-    except RuntimeError:
-        return copy.deepcopy(model).eval(), tuple(t[:1] for t in example_inputs)
-    return work, sample
+def _at_fault(names: Sequence[str], reason: str, failure: Callable[[Iterable[str]], str | None]) -> dict[str, str]:
+    """Groups that break the model, by bisection of a set that breaks it for the ``reason`` given."""
+    if len(names) == 1:
+        return {names[0]: reason}
+    middle = len(names) // 2
+    found: dict[str, str] = {}
+    for half in (names[:middle], names[middle:]):
+        if problem := failure(half):
+            found |= _at_fault(half, problem, failure)
+    return found or _conflict(names, reason, failure)
+
+
+def _conflict(names: Sequence[str], reason: str, failure: Callable[[Iterable[str]], str | None]) -> dict[str, str]:
+    """The first group that breaks the model together with those before it, each half being right alone."""
+    right, wrong = len(names) // 2, len(names)  # so many of the first are right, so many are wrong
+    while wrong - right > 1:
+        middle = (right + wrong) // 2
+        problem = failure(names[:middle])
+        right, wrong, reason = (right, middle, problem) if problem else (middle, wrong, reason)
+    return {names[wrong - 1]: f"together with other groups: {reason}"}
 
 
 def proof_error(model: nn.Module, plan: Plan, example_inputs: tuple[torch.Tensor, ...]) -> float:
-    """Relative difference between the pruned model and the dense one with the removed channels silenced.
+    """Relative difference between the pruned model and the dense one without the removed channels.
 
     Args:
         model: The dense model; its weights are changed during the call and put back.
@@ -96,13 +112,12 @@ def proof_error(model: nn.Module, plan: Plan, example_inputs: tuple[torch.Tensor
     model.eval()
     try:
         pruned = prune(model, plan)
-        with torch.no_grad():
-            with silenced(model, plan):
-                expected = output_tensors(model(*example_inputs))
-            try:
+        expected = [tensor.clone() for tensor in output_tensors(silenced_outputs(model, plan, example_inputs))]
+        try:
+            with torch.no_grad():
                 actual = output_tensors(pruned(*example_inputs))
-            except Exception as problem:  # user code may raise anything on the new shapes
-                raise PlanError(f"the pruned model does not run ({type(problem).__name__}: {problem})") from problem
+        except Exception as problem:  # user code may raise anything on the new shapes
+            raise PlanError(f"the pruned model does not run{_told(problem)}") from problem
     finally:
         for module, training in modes:
             module.training = training
@@ -114,34 +129,69 @@ def proof_error(model: nn.Module, plan: Plan, example_inputs: tuple[torch.Tensor
     return error / scale if scale > 0 else error
 
 
-@contextmanager
-def silenced(model: nn.Module, plan: Plan) -> Iterator[None]:
-    """The dense model as if the removed channels did not exist: every weight that reads one is zero.
+def _told(problem: BaseException) -> str:
+    """What an exception says, and the innermost line of the user's code it came from."""
+    lines = [f for f in traceback.extract_tb(problem.__traceback__) if not is_framework(f.filename)]
+    where = f" at {short_path(lines[-1].filename)}:{lines[-1].lineno}" if lines else ""
+    return f"{where} ({type(problem).__name__}: {str(problem).splitlines()[0] if str(problem) else ''})"
 
-    Groups that no parameter reads (they meet other activations only) are silenced where they are produced.
-    """
-    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    saved: dict[str, torch.Tensor] = {}
+
+@dataclass(frozen=True)
+class _Bench:
+    """A model whose plans are tried: ``failure`` says what is wrong with halving some groups."""
+
+    model: nn.Module
+    inputs: tuple[torch.Tensor, ...]
+    graph: ChannelGraph
+
+    def failure(self, names: Iterable[str]) -> str | None:
+        """Why random halves of these groups give a wrong model, or None."""
+        names = list(names)
+        sample = tuple(tensor[:1] for tensor in self.inputs)
+        precision = next((p.dtype for p in self.model.parameters() if p.is_floating_point()), torch.float32)
+        try:
+            for draw in range(DRAWS):
+                plan = self.graph.plan(half(self.graph, names, draw))
+                difference = proof_error(self.model, plan, sample)
+                if not difference <= TOLERANCE.get(precision, TOLERANCE[torch.float32]):
+                    return (
+                        f"proof failed: the pruned model differs from the dense one without these channels by "
+                        f"{difference:.1e} (relative); the forward pass counts them in a way that tensors do not show"
+                    )
+            problem = _training_problem(prune(self.model, plan), self.inputs)
+            if problem is not None and self._dense_trains:
+                raise PlanError(f"the pruned model does not train{_told(problem)}")
+        except PlanError as error:
+            return f"proof failed: {error}; take the size from a tensor's shape instead of a number"
+        return None
+
+    @cached_property
+    def _dense_trains(self) -> bool:
+        return _training_problem(prune(self.model, self.graph.plan({})), self.inputs) is None
+
+
+def _training_problem(model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> Exception | None:
+    """What goes wrong in a training step's forward and backward pass; branches that only run then must fit too."""
+    model.train()
     try:
-        for group in plan.graph.groups:
-            gone = sorted(set(range(group.width)) - set(plan.kept[group.name]))
-            if not gone:
-                continue
-            members = list(group.with_role("consumer")) or list(group.members)
-            for member in members:
-                tensor = tensors[member.parameter].data
-                saved.setdefault(member.parameter, tensor.clone())
-                positions = torch.from_numpy(member.index[gone].reshape(-1)).to(tensor.device)
-                tensor.index_fill_(member.axis, positions, 0)
-        yield
-    finally:
-        for name, tensor in saved.items():
-            tensors[name].data.copy_(tensor)
+        with seeded("proof"), torch.enable_grad():
+            outputs = [t for t in output_tensors(model(*inputs)) if t.requires_grad]
+            if outputs:
+                torch.autograd.backward([t.abs().sum() for t in outputs])
+    except Exception as problem:  # user code may raise anything on the new shapes
+        return problem
+    return None
 
 
-def _half(graph: ChannelGraph, names: Iterable[str], draw: int) -> dict[str, Sequence[int]]:
-    """Half of the channels of some groups, drawn at random so that no regular pattern hides a wrong index."""
-    kept: dict[str, Sequence[int]] = {}
+def half(graph: ChannelGraph, names: Iterable[str], draw: int) -> dict[str, list[int]]:
+    """Half of the channels of some groups, drawn at random so that no regular pattern hides a wrong index.
+
+    Args:
+        graph: Holds the groups.
+        names: Groups to halve; a group of one channel keeps it.
+        draw: Number of the draw; equal numbers give equal halves.
+    """
+    kept = {}
     for name in names:
         width = graph[name].width
         order = torch.randperm(width, generator=generator("proof", name, draw))
@@ -149,26 +199,33 @@ def _half(graph: ChannelGraph, names: Iterable[str], draw: int) -> dict[str, Seq
     return kept
 
 
-def _failure(model: nn.Module, plan: Plan, sample: tuple[torch.Tensor, ...]) -> str | None:
-    """Why the plan is wrong on this model, or None."""
-    try:
-        error = proof_error(model, plan, sample)
-    except PlanError as problem:
-        return f"proof failed: {problem}; look for a size written as a number in the model's forward"
-    precision = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
-    if error <= TOLERANCE.get(precision, TOLERANCE[torch.float32]):
-        return None
-    return f"proof failed: the pruned model differs from the silenced dense one by {error:.1e} (relative)"
+def _generic(
+    model: nn.Module, example_inputs: tuple[torch.Tensor, ...]
+) -> tuple[nn.Module, tuple[torch.Tensor, ...]]:
+    """A copy in general position and two random samples, in double precision; single where an operator has no double."""
+    work = copied(model)
+    with seeded("proof"), torch.no_grad():
+        for parameter in work.parameters():
+            if parameter.is_floating_point() and (parameter.dim() < 2 or not parameter.any()):
+                parameter.add_(torch.rand_like(parameter) * 0.5 + 0.25)
+        pair = tuple(_noisy(torch.cat([tensor[:1], tensor[:1]])) for tensor in example_inputs)
+        double = tuple(tensor.double() if tensor.is_floating_point() else tensor for tensor in pair)
+        try:
+            _settle(work.double(), double)
+        except RuntimeError:
+            return _settle(work.float(), pair), pair
+    return work, double
 
 
-def _find_conflicts(model: nn.Module, graph: ChannelGraph, sample: tuple[torch.Tensor, ...]) -> Mapping[str, str]:
-    """Groups that are right alone but break the model together: added one at a time, the breaking ones named."""
-    protected: dict[str, str] = {}
-    accepted: list[str] = []
-    for group in graph.groups:
-        failure = _failure(model, graph.plan(_half(graph, [*accepted, group.name], 0)), sample)
-        if failure:
-            protected[group.name] = f"together with other groups, {failure}"
-        else:
-            accepted.append(group.name)
-    return protected
+def _noisy(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor + torch.randn_like(tensor) if tensor.is_floating_point() else tensor
+
+
+def _settle(model: nn.Module, inputs: Sequence[torch.Tensor]) -> nn.Module:
+    """Running statistics as the inputs make them, so that no signal dies or explodes; then evaluation mode."""
+    for module in model.modules():
+        if isinstance(module, _BatchNorm):
+            module.momentum = 1.0
+    model.train()(*inputs)
+    return model.eval()
+

@@ -11,8 +11,11 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from automl_prune.channels.plan import Plan, Slices
+from automl_prune.channels.plan import Plan, Sizes, Slices
 from automl_prune.errors import PlanError
+
+FOLLOWING = (_ConvNd, nn.Linear, _NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.PReLU, nn.Embedding)
+"""Modules whose size attributes are read off their tensors."""
 
 
 def prune(model: nn.Module, plan: Plan) -> nn.Module:
@@ -32,10 +35,10 @@ def prune(model: nn.Module, plan: Plan) -> nn.Module:
             f"the plan was made for another model: {wrong[0]!r} has shape {actual.get(wrong[0])} here and "
             f"{plan.graph.shapes.get(wrong[0])} in the plan; trace this model and plan again"
         )
-    return slice_model(model, plan.slices)
+    return slice_model(model, plan.slices, plan.sizes)
 
 
-def slice_model(model: nn.Module, slices: Slices) -> nn.Module:
+def slice_model(model: nn.Module, slices: Slices, sizes: Sizes | None = None) -> nn.Module:
     """A copy of the model that keeps only the given positions; modules' size attributes follow their tensors.
 
     Everything that holds a sliced parameter gets the same new one, so tied parameters stay tied. No dense
@@ -44,6 +47,7 @@ def slice_model(model: nn.Module, slices: Slices) -> nn.Module:
     Args:
         model: Not changed.
         slices: Kept positions by parameter or buffer name and axis.
+        sizes: New values of further integer attributes, by module and attribute.
 
     Raises:
         PlanError: A name, axis or position does not exist, or positions are not strictly increasing.
@@ -63,9 +67,23 @@ def slice_model(model: nn.Module, slices: Slices) -> nn.Module:
             small = nn.Parameter(small.clone(), requires_grad=tensor.requires_grad)
         memo[id(tensor)] = small
     pruned = copy.deepcopy(model, memo)
+    _set_sizes(pruned, sizes or {})
     for module in pruned.modules():
         _follow(module)
     return pruned
+
+
+def _set_sizes(model: nn.Module, sizes: Sizes) -> None:
+    modules = dict(model.named_modules())
+    for name, attributes in sizes.items():
+        held = vars(modules[name]) if name in modules else {}
+        for attribute, value in attributes.items():
+            if type(held.get(attribute)) is not int or value < 1:
+                raise PlanError(
+                    f"the model has no module {name!r} with a whole number {attribute!r} that could become {value}; "
+                    "the plan is of another model"
+                )
+            setattr(modules[name], attribute, value)
 
 
 def _check(name: str, tensor: torch.Tensor, axis: int, kept: tuple[int, ...]) -> None:
@@ -90,7 +108,7 @@ def _follow(module: nn.Module) -> None:
         tensor = weight if weight is not None else module.running_mean
         if tensor is not None:
             module.num_features = tensor.shape[0]
-    elif isinstance(module, nn.LayerNorm) and weight is not None:
+    elif isinstance(module, (nn.LayerNorm, nn.RMSNorm)) and weight is not None:
         module.normalized_shape = tuple(weight.shape)
     elif isinstance(module, nn.GroupNorm) and weight is not None:
         module.num_channels = weight.shape[0]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -12,22 +13,34 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from automl_prune.channels.provenance import Labels, Provenance
 from automl_prune.channels.rules import Call, apply_rule
+from automl_prune.costs.unfused import unfused
 from automl_prune.errors import ModelError
 from automl_prune.seeding import seeded
 
 _MAX_DEPTH = 6  # of objects searched for output tensors
 
 
-class _Tracer(TorchDispatchMode):
-    def __init__(self, provenance: Provenance) -> None:
+class Tracer(TorchDispatchMode):
+    """Moves labels with every operator that runs inside the ``with`` block.
+
+    Args:
+        provenance: What is learnt.
+        on_call: Told of every operator after its rule; it may overwrite the values of what was returned.
+    """
+
+    def __init__(self, provenance: Provenance, on_call: Callable[[Call], None] | None = None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch's class carries no annotations
         self.provenance = provenance
+        self.on_call = on_call
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         call = Call(func, args, kwargs or {}, out)
-        if call.tensors and call.outputs:
+        if call.outputs:
+            self.provenance.spanned.clear()
             apply_rule(self.provenance, call)
+            if self.on_call is not None:
+                self.on_call(call)
         return out
 
 
@@ -44,31 +57,69 @@ def trace(model: nn.Module, example_inputs: tuple[torch.Tensor, ...]) -> Provena
     Raises:
         ModelError: The model cannot run on the example inputs.
     """
-    work = copy.deepcopy(model)
+    work = copied(model)
     provenance = Provenance(work)
-    for name, module in work.named_modules():
-        module.register_forward_pre_hook(_enter(provenance, name))
-    sample = tuple(tensor[:1].clone() for tensor in example_inputs)
-    _run(work.eval(), sample, provenance, "evaluation")
-    provenance.counting = False
-    pair = tuple(torch.cat([tensor[:1], tensor[:1]]) for tensor in example_inputs)
-    _run(work.train(), pair, provenance, "training")
+    with entering(work, provenance):
+        sample = tuple(tensor[:1].clone() for tensor in example_inputs)
+        _run(work.eval(), sample, provenance, "evaluation")
+        provenance.counting = False
+        pair = tuple(torch.cat([tensor[:1], tensor[:1]]) for tensor in example_inputs)
+        _run(work.train(), pair, provenance, "training")
     return provenance
 
 
-def _enter(provenance: Provenance, name: str) -> Any:
-    def hook(module: nn.Module, args: Any) -> None:
-        provenance.layer = name
+def copied(model: nn.Module) -> nn.Module:
+    """A deep copy.
 
-    return hook
+    Raises:
+        ModelError: The model holds something that cannot be copied.
+    """
+    try:
+        return copy.deepcopy(model)
+    except Exception as error:  # whatever the user's attributes raise
+        raise ModelError(
+            f"the model cannot be copied: {type(error).__name__}: {error}; keep tensors that are no parameters in "
+            "buffers, and handles such as files or locks out of the model"
+        ) from error
+
+
+@contextmanager
+def entering(model: nn.Module, provenance: Provenance) -> Iterator[None]:
+    """Inside, ``provenance.layer`` is the name of the module that is running."""
+
+    def enter(name: str) -> Any:
+        return lambda module, args: provenance.layers.append(name)
+
+    def leave(module: nn.Module, args: Any, out: Any) -> None:
+        provenance.layers.pop()
+
+    handles = []
+    for name, module in model.named_modules():
+        handles.append(module.register_forward_pre_hook(enter(name), prepend=True))
+        handles.append(module.register_forward_hook(leave, always_call=True))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def labelled_run(
+    model: nn.Module,
+    inputs: tuple[torch.Tensor, ...],
+    provenance: Provenance,
+    on_call: Callable[[Call], None] | None = None,
+) -> Any:
+    """The model's outputs, with labels moved along; see ``Tracer``."""
+    for tensor in inputs:
+        provenance.assign(tensor, Labels({}, activation=True))
+    with torch.no_grad(), seeded("trace"), unfused(), Tracer(provenance, on_call):
+        return model(*inputs)
 
 
 def _run(model: nn.Module, inputs: tuple[torch.Tensor, ...], provenance: Provenance, mode: str) -> None:
-    for tensor in inputs:
-        provenance.assign(tensor, Labels({}, activation=True))
     try:
-        with torch.no_grad(), seeded("trace"), _Tracer(provenance):
-            outputs = model(*inputs)
+        outputs = labelled_run(model, inputs, provenance)
     except Exception as error:
         shapes = [tuple(tensor.shape) for tensor in inputs]
         raise ModelError(

@@ -6,11 +6,13 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from automl_prune.costs.unfused import unfused
+
 
 def count_macs(model: nn.Module, example_inputs: tuple[torch.Tensor, ...]) -> int:
     """Multiply-accumulates per sample of one forward pass, by torch's own operator formulas (1 MAC = 2 FLOPs).
 
-    Counts convolutions and matrix products, as the literature does. The model's mode is restored.
+    Counts convolutions and matrix products, those of attention too, as the literature does. The model's mode is restored.
 
     Args:
         model: Any module; not changed.
@@ -19,7 +21,7 @@ def count_macs(model: nn.Module, example_inputs: tuple[torch.Tensor, ...]) -> in
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        with torch.no_grad(), unfused(), FlopCounterMode(display=False) as counter:
             model(*example_inputs)
     finally:
         for module, training in modes:

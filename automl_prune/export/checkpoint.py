@@ -26,7 +26,7 @@ from automl_prune.files import load_tensors, read_json, save_tensors, write_json
 
 PLAN = "plan.json"
 WEIGHTS = "weights.safetensors"
-FORMAT = 1
+FORMAT = 2
 """Version of the two files' layout; raised when an older reader would misread them."""
 
 
@@ -75,7 +75,7 @@ def load_pruned(directory: str | Path, model: nn.Module) -> nn.Module:
     dense = {name: tuple(t.shape) for name, t in [*model.named_parameters(), *model.named_buffers()]}
     _compare(stored.dense_shapes, dense, f"{path} is of another model than the one given")
     try:
-        pruned = slice_model(model, stored.slices)
+        pruned = slice_model(model, stored.slices, stored.sizes)
     except PlanError as error:
         raise CheckpointError(f"{path} cannot be applied: {error}; export the model again") from error
     weights, metadata = load_tensors(Path(directory) / WEIGHTS)
@@ -124,10 +124,12 @@ class _Stored:
     Attributes:
         dense_shapes: Of every parameter and buffer of the dense model.
         slices: Kept positions by parameter and axis.
+        sizes: New values of integer attributes by module and attribute.
     """
 
     dense_shapes: dict[str, tuple[int, ...]]
     slices: dict[str, dict[int, tuple[int, ...]]]
+    sizes: dict[str, dict[str, int]]
 
     @classmethod
     def read(cls, content: Any, path: Path) -> _Stored:
@@ -153,6 +155,10 @@ class _Stored:
                 str(name): {int(axis): _integers(kept) for axis, kept in axes.items()}
                 for name, axes in content["slices"].items()
             }
+            sizes = {
+                str(module): dict(zip(map(str, values), _integers([*values.values()]), strict=True))
+                for module, values in content["sizes"].items()
+            }
         except (KeyError, AttributeError, TypeError, ValueError) as error:
             raise CheckpointError(f"{where} lacks or garbles an entry ({error!r}); export the model again") from error
         for name, axes in slices.items():
@@ -164,7 +170,7 @@ class _Stored:
                         f"{where}: kept positions of {name!r}, axis {axis}, must increase within 0 to {size - 1}, got "
                         f"{len(kept)} from {kept[:3]} to {kept[-3:]}; export the model again"
                     )
-        return cls(shapes, slices)
+        return cls(shapes, slices, sizes)
 
     @property
     def pruned_shapes(self) -> dict[str, tuple[int, ...]]:

@@ -14,7 +14,7 @@ from torch import nn
 from automl_prune.channels import ChannelGraph, Plan, prune
 from automl_prune.errors import CheckpointError
 from automl_prune.export import load_pruned, save_pruned
-from automl_prune.export.checkpoint import PLAN, WEIGHTS, _checksum, published
+from automl_prune.export.checkpoint import FORMAT, PLAN, WEIGHTS, _checksum, published
 from automl_prune.files import load_tensors, save_tensors, tensors_digest
 from automl_prune.models import resnet8, resnet20
 from automl_prune.seeding import seeded
@@ -148,7 +148,7 @@ def _fewer(content: dict[str, Any]) -> None:
 
 
 def _newer(content: dict[str, Any]) -> None:
-    content["format"] = 2
+    content["format"] = FORMAT + 1
 
 
 @pytest.mark.parametrize(

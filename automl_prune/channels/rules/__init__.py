@@ -1,0 +1,21 @@
+"""How each ATen operator moves labels. An operator without a rule protects what it touches, and is named."""
+
+import torch
+
+from automl_prune.channels.provenance import Provenance
+from automl_prune.channels.rules import across, contraction, movement
+from automl_prune.channels.rules.call import Call, Rule, rule, rule_of, unknown
+from automl_prune.channels.rules.pointwise import made_from_sizes, pointwise
+
+
+def apply_rule(provenance: Provenance, call: Call) -> None:
+    """Label what an operator returned, tying and protecting on the way."""
+    if not call.tensors:
+        function: Rule = made_from_sizes
+    else:
+        tagged = torch.Tag.pointwise in call.func.tags
+        function = rule_of(call.func) or (pointwise if tagged else unknown)
+    function(provenance, call)
+
+
+__all__ = ["Call", "Rule", "across", "apply_rule", "contraction", "movement", "rule"]
