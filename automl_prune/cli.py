@@ -93,6 +93,40 @@ def train(
 
 
 @app.command()
+def sparsify(
+    config: ConfigArgument,
+    amount: Annotated[float, typer.Option(help="Share of the weights that become zero, between 0 and 1.")] = 0.8,
+    method: Annotated[
+        str, typer.Option(help="random, l1, ln_structured, global, or your own as package.module:name.")
+    ] = "l1",
+    layer: Annotated[list[str] | None, typer.Option(help="Mask only this layer. Repeatable. [default: all]")] = None,
+    finetune_steps: Annotated[int, typer.Option(min=0, help="Steps of fine-tuning with the masks kept.")] = 0,
+    run_dir: RunDirOption = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file when it exists.")] = False,
+    set_: SetOption = None,
+) -> None:
+    """Set single weights to zero (unstructured pruning): smaller when compressed, but not faster.
+
+    Example: automl-prune sparsify experiments/digits/config.yaml --amount 0.8 --method global
+    """
+    from automl_prune import api
+    from automl_prune.config import without_secrets
+    from automl_prune.terminal import sparsified_tables
+    from automl_prune.training.unstructured import Masking
+
+    view, loaded = _terminal(), _config(config, set_)
+    masking = Masking(amount, method, tuple(layer or ()), loaded.search.seed)
+    command = without_secrets(shlex.join(["automl-prune", *sys.argv[1:]]))
+    where = run_dir or Path("runs") / loaded.name
+    result = api.sparsify(
+        loaded, where, masking, finetune_steps=finetune_steps, force=force, command=command, view=view
+    )
+    for table in sparsified_tables(result, loaded.build_task().metric):
+        view.console.print(table)
+    view.say(result.verdict)
+
+
+@app.command()
 def profile(config: ConfigArgument, set_: SetOption = None) -> None:
     """Show the dense model's costs and channel groups, and what cannot be pruned and why.
 

@@ -95,14 +95,15 @@ class EvaluationSection(_Section):
 
     def recipe(self) -> Recipe:
         """The evaluation of candidates."""
-        return Recipe(self.calibration_samples, self._finetuning(self.finetune_steps) if self.finetune_steps else None)
+        return Recipe(self.calibration_samples, self.finetuning(self.finetune_steps) if self.finetune_steps else None)
 
     def finalist(self, task: Task) -> FineTuning:
         """The fine-tuning of finalists on a task's data."""
         batches = len(task.batches("train", shuffle=0))
-        return self._finetuning(max(1, round(self.finetune_epochs * batches)))
+        return self.finetuning(max(1, round(self.finetune_epochs * batches)))
 
-    def _finetuning(self, steps: int) -> FineTuning:
+    def finetuning(self, steps: int) -> FineTuning:
+        """A fine-tuning of so many steps."""
         return FineTuning(steps, self.learning_rate, distillation=0.9 if self.distill else 0.0)
 
 

@@ -14,6 +14,8 @@ from automl_prune.report.estimate import Estimate
 from automl_prune.report.table import FrontRow
 from automl_prune.report.words import plus_minus
 from automl_prune.study.record import StudyContext
+from automl_prune.tasks import Metric
+from automl_prune.training.unstructured import Sparsified
 from automl_prune.view import Stage, View
 
 _QUIET_SECONDS = 10.0
@@ -93,3 +95,31 @@ def front_as_table(rows: Sequence[FrontRow], context: StudyContext, title: str) 
     table.add_section()
     table.add_row("dense", "", *costs, *dense)
     return table
+
+
+def sparsified_tables(result: Sparsified, metric: Metric) -> Iterator[Table]:
+    """Scores by stage, zeros by layer, and file sizes of a masked model."""
+    table = Table(title="Scores", title_justify="left", caption="± half the 95 % interval", caption_justify="left")
+    table.add_column("model")
+    for split in ("validation", "test"):
+        table.add_column(f"{split} {metric.name}", justify="right")
+    for stage in result.stages:
+        table.add_row(stage.name, *(plus_minus(metric, Estimate.of([score])) for score in (stage.val, stage.test)))
+    yield table
+    table = Table(title="Zeros", title_justify="left")
+    table.add_column("layer")
+    for head in ("weights", "zeros", "share"):
+        table.add_column(head, justify="right")
+    for layer in result.layers:
+        table.add_row(layer.layer, f"{layer.weights:,}", f"{layer.zeros:,}", f"{layer.share:.1%}")
+    table.add_section()
+    whole = result.parameters
+    table.add_row(whole.layer, f"{whole.weights:,}", f"{whole.zeros:,}", f"{whole.share:.1%}")
+    yield table
+    table = Table(title="Weights file", title_justify="left")
+    table.add_column("model")
+    for head in ("bytes", "bytes after zlib", "MACs per sample"):
+        table.add_column(head, justify="right")
+    for name, size, macs in zip(("dense", "sparse"), (result.dense, result.sparse), result.macs, strict=True):
+        table.add_row(name, f"{size.plain:,}", f"{size.compressed:,}", f"{macs:,}")
+    yield table

@@ -15,7 +15,7 @@ from automl_prune import cli
 from automl_prune.files import load_tensors
 from automl_prune.terminal import Terminal
 
-COMMANDS = ("search", "train", "profile", "status", "front", "export", "report")
+COMMANDS = ("search", "train", "sparsify", "profile", "status", "front", "export", "report")
 DIGITS = Path(__file__).parents[1] / "experiments" / "digits" / "config.yaml"
 # a tiny network and training split, so that an epoch takes a moment
 QUICK = ["--set", "model.args.width=4", "--set", "data.validation=800", "--set", "data.test=800"]
@@ -85,6 +85,8 @@ def test_the_module_is_the_command() -> None:
         (["search", str(DIGITS), "--trials", "many"], "--trials"),
         (["train", str(DIGITS), "--sparse", "weights"], "'weights' is not one of 'bn', 'kernel'"),
         (["train", str(DIGITS), "--set", "training.sparse.bn=0"], "training.sparse.bn"),
+        (["sparsify", str(DIGITS), "--amount", "1.5"], "amount is 1.5"),
+        (["sparsify", str(DIGITS), "--method", "l2"], "method 'l2' is unknown"),
         (["train", "none.yaml"], "none.yaml does not exist"),
         (["train", str(DIGITS), "--set", "search.trails=3"], "unknown key 'search.trails'; did you mean 'trials'"),
         (["train", str(DIGITS), "--set", "search.trials"], "write it as section.key=value"),
@@ -146,6 +148,25 @@ def test_sparse_training_is_written_beside_the_dense_weights(run: Run, tmp_path:
     change = json.loads((folder / names[2]).read_text())
     assert change["start"] == "before: trained without the penalty"
     assert sum(map(sum, change["after"].values())) < sum(map(sum, change["before"].values()))
+
+
+def test_sparsify_tells_what_it_gives_and_what_it_does_not(run: Run, tmp_path: Path) -> None:
+    arguments = ["sparsify", DIGITS, *QUICK, "--set", "training.epochs=2", "--run-dir", "r", "--finetune-steps", "3"]
+    status, out, _ = run(*arguments, "--method", "global", "--amount", "0.9")
+    assert status == 0
+    for words in ("dense", "masked", "norms recalibrated", "fine-tuned 3 steps", "all parameters", "It is not faster"):
+        assert words in out
+    numbers = json.loads((tmp_path / "r" / "sparse-global-0.9.json").read_text())
+    tensors, metadata = load_tensors(tmp_path / "r" / numbers["path"])
+    counted = sum(layer["zeros"] for layer in numbers["layers"])
+    assert counted == sum(int((tensors[f"{layer['layer']}.weight"] == 0).sum()) for layer in numbers["layers"])
+    assert json.loads(metadata["masking"])["method"] == "global"
+    assert numbers["macs"][0] == numbers["macs"][1]
+    assert numbers["sparse"]["compressed"] < 0.5 * numbers["dense"]["compressed"]
+    assert numbers["sparse"]["plain"] == (tmp_path / "r" / numbers["path"]).stat().st_size
+    status, _, err = run(*arguments, "--method", "global", "--amount", "0.9")
+    assert status == 2
+    assert "exists; add --force" in err
 
 
 def test_train_replaces_a_file_only_by_force(run: Run, tmp_path: Path) -> None:

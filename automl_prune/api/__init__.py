@@ -6,9 +6,10 @@ from automl_prune.api.exporting import export
 from automl_prune.api.profiling import Profile, profile
 from automl_prune.api.reading import front, read, report, status, verdict
 from automl_prune.api.searching import SearchResult, search, search_config
+from automl_prune.api.sparsifying import sparsify
 from automl_prune.api.training import train
 
 __all__ = [
-    "Profile", "SearchResult", "export", "front", "profile", "read", "report", "search", "search_config", "status",
-    "train", "verdict",
+    "Profile", "SearchResult", "export", "front", "profile", "read", "report", "search", "search_config", "sparsify",
+    "status", "train", "verdict",
 ]  # fmt: skip
