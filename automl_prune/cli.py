@@ -139,6 +139,32 @@ def profile(config: ConfigArgument, set_: SetOption = None) -> None:
 
 
 @app.command()
+def sensitivity(
+    config: ConfigArgument,
+    criterion: Annotated[str, typer.Option(help="Which channels of a group go first.")] = "l1",
+    ratio: Annotated[
+        list[float] | None, typer.Option(help="Share of channels to remove. Repeatable. [default: .25 .5 .75 .9]")
+    ] = None,
+    samples: Annotated[int | None, typer.Option(min=1, help="Validation samples. [default: all]")] = None,
+    run_dir: RunDirOption = None,
+    set_: SetOption = None,
+) -> None:
+    """Show how much accuracy every channel group costs when it alone is pruned; the same command resumes.
+
+    Example: automl-prune sensitivity experiments/digits/config.yaml --ratio 0.5 --ratio 0.75
+    """
+    from automl_prune import api
+    from automl_prune.sensitivity import RATIOS
+    from automl_prune.terminal import sensitivity_tables
+
+    view, loaded = _terminal(), _config(config, set_)
+    where = run_dir or Path("runs") / loaded.name
+    result = api.sensitivity(loaded, where, criterion=criterion, ratios=ratio or RATIOS, samples=samples, view=view)
+    for table in sensitivity_tables(result):
+        view.console.print(table)
+
+
+@app.command()
 def status(run_dir: RunArgument, storage: Annotated[str | None, typer.Option(help="Database URL.")] = None) -> None:
     """Show a study's trials by state, what failed and why, the best so far, and the time left.
 

@@ -11,8 +11,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from automl_prune.report.estimate import Estimate
+from automl_prune.report.sensitivity import noise
 from automl_prune.report.table import FrontRow
-from automl_prune.report.words import plus_minus
+from automl_prune.report.words import percent, plus_minus, signed
+from automl_prune.sensitivity import Sensitivity
 from automl_prune.study.record import StudyContext
 from automl_prune.tasks import Metric
 from automl_prune.training.unstructured import Sparsified
@@ -123,3 +125,19 @@ def sparsified_tables(result: Sparsified, metric: Metric) -> Iterator[Table]:
     for name, size, macs in zip(("dense", "sparse"), (result.dense, result.sparse), result.macs, strict=True):
         table.add_row(name, f"{size.plain:,}", f"{size.compressed:,}", f"{macs:,}")
     yield table
+
+
+def sensitivity_tables(result: Sensitivity) -> Iterator[Table]:
+    """The drop of every group at every prune ratio, a table per variant."""
+    unit = " in points" if result.metric.percent else ""  # no brackets: they are rich's markup
+    for variant in result.variants:
+        title = f"Drop of {result.metric.name}{unit}, pruned by {result.criterion}, {variant}"
+        table = Table(title=title, title_justify="left", caption=noise(result), caption_justify="left")
+        table.add_column("group")
+        table.add_column("channels", justify="right")
+        for ratio in result.ratios:
+            table.add_column(f"{percent(ratio)} removed", justify="right")
+        for group, drops in result.drops(variant).items():
+            cells = (signed(result.metric, drop) for drop in drops.values())
+            table.add_row(group, str(result.widths[group]), *cells)
+        yield table

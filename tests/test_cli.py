@@ -9,16 +9,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeAlias
 
+import pandas as pd
 import pytest
 
 from automl_prune import cli
 from automl_prune.files import load_tensors
 from automl_prune.terminal import Terminal
 
-COMMANDS = ("search", "train", "sparsify", "profile", "status", "front", "export", "report")
+COMMANDS = ("search", "train", "sparsify", "sensitivity", "profile", "status", "front", "export", "report")
 DIGITS = Path(__file__).parents[1] / "experiments" / "digits" / "config.yaml"
 # a tiny network and training split, so that an epoch takes a moment
 QUICK = ["--set", "model.args.width=4", "--set", "data.validation=800", "--set", "data.test=800"]
+SHORT = [*QUICK, "--set", "training.epochs=1"]
 
 Run: TypeAlias = Callable[..., tuple[int, str, str]]
 
@@ -87,6 +89,8 @@ def test_the_module_is_the_command() -> None:
         (["train", str(DIGITS), "--set", "training.sparse.bn=0"], "training.sparse.bn"),
         (["sparsify", str(DIGITS), "--amount", "1.5"], "amount is 1.5"),
         (["sparsify", str(DIGITS), "--method", "l2"], "method 'l2' is unknown"),
+        (["sensitivity", str(DIGITS), "--criterion", "l3", *SHORT], "unknown name 'l3'"),
+        (["sensitivity", str(DIGITS), "--ratio", "25", *SHORT], "prune ratios are [25.0]"),
         (["train", "none.yaml"], "none.yaml does not exist"),
         (["train", str(DIGITS), "--set", "search.trails=3"], "unknown key 'search.trails'; did you mean 'trials'"),
         (["train", str(DIGITS), "--set", "search.trials"], "write it as section.key=value"),
@@ -167,6 +171,20 @@ def test_sparsify_tells_what_it_gives_and_what_it_does_not(run: Run, tmp_path: P
     status, _, err = run(*arguments, "--method", "global", "--amount", "0.9")
     assert status == 2
     assert "exists; add --force" in err
+
+
+def test_sensitivity_is_a_table_a_csv_and_a_page(run: Run, tmp_path: Path) -> None:
+    arguments = ["sensitivity", DIGITS, *SHORT, "--run-dir", "r", "--ratio", "0.5", "--samples", "100"]
+    status, out, _ = run(*arguments)
+    assert status == 0
+    for words in ("layer3.0.conv2", "50.0 % removed", "drops below that", "in points"):
+        assert words in out
+    frame = pd.read_csv(tmp_path / "r" / "sensitivity.csv")
+    assert set(frame.samples) == {128}  # two batches of 64
+    assert (tmp_path / "r" / "sensitivity.html").stat().st_size > 100_000
+    stored = {path: path.stat().st_mtime_ns for path in (tmp_path / "r" / "sensitivity").iterdir()}
+    assert len(stored) == 1
+    assert run(*arguments)[1].splitlines()[-12:] == out.splitlines()[-12:]
 
 
 def test_train_replaces_a_file_only_by_force(run: Run, tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ class Evaluator:
         device: torch.device,
     ) -> None:
         self.model, self.graph, self.task, self.recipe, self.device = model, graph, task, recipe, device
-        self._scores = scores
+        self.scores = scores
         self._example = tuple(tensor[:1].to(device) for tensor in task.example_inputs)
 
     def plan(self, candidate: Candidate) -> Plan:
@@ -86,17 +86,17 @@ class Evaluator:
             ConfigError: A criterion that was not scored.
             PlanError: An unknown group, or more channels than it has.
         """
-        unknown = {choice.criterion for choice in candidate.choices.values()} - self._scores.keys()
+        unknown = {choice.criterion for choice in candidate.choices.values()} - self.scores.keys()
         if unknown:
             name = min(unknown)
-            raise ConfigError(f"the candidate names criterion {name!r}; {nearest(name, self._scores)}")
+            raise ConfigError(f"the candidate names criterion {name!r}; {nearest(name, self.scores)}")
         unscored = candidate.choices.keys() - self.graph.widths.keys()
         if unscored:
             name = min(unscored)
             raise PlanError(f"the candidate names the channel group {name!r}; {nearest(name, self.graph.widths)}")
         return self.graph.plan(
             {
-                name: keep_best(self._scores[choice.criterion][name], choice.keep)
+                name: keep_best(self.scores[choice.criterion][name], choice.keep)
                 for name, choice in candidate.choices.items()
             }
         )

@@ -1,0 +1,189 @@
+"""Sensitivity: how much every channel group, pruned alone, costs in accuracy at several prune ratios.
+
+One group at a time with all its coupled layers, the others dense, as in Li et al. 2017 (arXiv:1608.08710, section 3.2),
+scored without training. Results are written after every evaluation, so that a killed analysis goes on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from automl_prune.candidate import Candidate, GroupChoice
+from automl_prune.errors import CheckpointError, ConfigError
+from automl_prune.evaluation import Evaluator, score
+from automl_prune.files import read_json, tensors_digest, write_json
+from automl_prune.tasks.base import Metric, Score
+
+RATIOS = (0.25, 0.5, 0.75, 0.9)
+"""Prune ratios (fractions removed) that are tried by default."""
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One evaluation.
+
+    Attributes:
+        variant: How the model was repaired after the cut: the evaluator's name.
+        group: The only group that was cut.
+        keep: Its channels afterwards.
+        score: Of the model on validation data, without training.
+    """
+
+    variant: str
+    group: str
+    keep: int
+    score: Score
+
+
+@dataclass(frozen=True, slots=True)
+class Sensitivity:
+    """The whole analysis.
+
+    Attributes:
+        metric: What scores are.
+        criterion: Which channels went first.
+        ratios: Prune ratios asked for, ascending.
+        widths: Dense width of every group, in network order.
+        dense: The dense model's score on the same samples.
+        points: One per variant, group and width.
+    """
+
+    metric: Metric
+    criterion: str
+    ratios: tuple[float, ...]
+    widths: Mapping[str, int]
+    dense: Score
+    points: tuple[Point, ...]
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        """Names of the variants, in order."""
+        return tuple(dict.fromkeys(point.variant for point in self.points))
+
+    def point(self, variant: str, group: str, ratio: float) -> Point:
+        """The evaluation at a prune ratio."""
+        keep = kept(self.widths[group], ratio)
+        return next(p for p in self.points if (p.variant, p.group, p.keep) == (variant, group, keep))
+
+    def drop(self, point: Point) -> float:
+        """How much worse than the dense model a point is, in the metric's unit; negative when it is better."""
+        sign = 1 if self.metric.higher_is_better else -1
+        return sign * (self.dense.value - point.score.value)
+
+    def drops(self, variant: str) -> dict[str, dict[float, float]]:
+        """Drop by group and prune ratio: what greedy baselines start from."""
+        return {
+            group: {ratio: self.drop(self.point(variant, group, ratio)) for ratio in self.ratios}
+            for group in self.widths
+        }
+
+
+def kept(width: int, ratio: float) -> int:
+    """Channels left of ``width`` at a prune ratio: the nearest number, but at least one goes and at least one stays."""
+    return max(1, min(width - 1, round(width * (1 - ratio))))
+
+
+def analyse(
+    evaluators: Mapping[str, Evaluator],
+    criterion: str,
+    ratios: Sequence[float] = RATIOS,
+    *,
+    folder: Path | None = None,
+    on_step: Callable[[int, int, str], None] | None = None,
+) -> Sensitivity:
+    """Prune every group alone at every ratio and score the result; the dense model is not changed.
+
+    Args:
+        evaluators: By name of the variant; all of the same dense model and data, with scores of ``criterion`` and
+            without fine-tuning.
+        criterion: Ranks the channels.
+        ratios: Prune ratios, each in (0, 1).
+        folder: Where results are kept, one file per model, data, criterion and recipe; an earlier analysis there
+            goes on, and other ratios add to it.
+        on_step: Called with (evaluations done, in all, which one).
+
+    Raises:
+        ConfigError: A ratio out of range, no ratio, or an evaluator that trains.
+    """
+    wrong = [ratio for ratio in ratios if not 0 < ratio < 1]
+    if wrong or not ratios:
+        raise ConfigError(f"prune ratios are {list(ratios)}; give fractions to remove, each between 0 and 1")
+    if any(evaluator.recipe.finetuning is not None for evaluator in evaluators.values()):
+        raise ConfigError("sensitivity is measured without training; set finetuning to None")
+    first = next(iter(evaluators.values()))
+    store = _Store(folder, _identity(evaluators, criterion))
+    dense = store.dense or score(first.model, first.task, "val", first.device)
+    store.put(dense)
+    widths = {name: width for name, width in first.graph.widths.items() if width > 1}
+    wanted = list(_wanted(evaluators, widths, ratios))
+    done: list[Point] = []
+    for number, (variant, group, keep) in enumerate(wanted):
+        point = store.get(variant, group, keep)
+        if point is None:
+            candidate = Candidate({group: GroupChoice(keep, criterion)})
+            point = Point(variant, group, keep, evaluators[variant].evaluate(candidate, 0).score)
+            store.put(dense, point)
+        done.append(point)
+        if on_step is not None:
+            on_step(number + 1, len(wanted), "")
+    return Sensitivity(first.task.metric, criterion, tuple(sorted(set(ratios))), widths, dense, tuple(done))
+
+
+def _wanted(
+    evaluators: Mapping[str, Evaluator], widths: Mapping[str, int], ratios: Sequence[float]
+) -> Iterator[tuple[str, str, int]]:
+    for variant in evaluators:
+        for group, width in widths.items():
+            for keep in sorted({kept(width, ratio) for ratio in ratios}, reverse=True):
+                yield variant, group, keep
+
+
+def _identity(evaluators: Mapping[str, Evaluator], criterion: str) -> dict[str, Any]:
+    first = next(iter(evaluators.values()))
+    return {
+        "model": tensors_digest(first.model.state_dict()),
+        "channel groups": first.graph.digest,
+        "data": first.task.digest,
+        "metric": asdict(first.task.metric),
+        "criterion": criterion,
+        "scores": tensors_digest(first.scores[criterion]),
+        "recipes": {variant: asdict(evaluator.recipe) for variant, evaluator in evaluators.items()},
+    }
+
+
+class _Store:
+    """Finished evaluations of one analysis in a JSON file that is replaced whole after each of them."""
+
+    def __init__(self, folder: Path | None, identity: Mapping[str, Any]) -> None:
+        key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+        self.path = folder / f"{key}.json" if folder else None
+        self.identity = identity
+        self.dense: Score | None = None
+        self.points: dict[tuple[str, str, int], Point] = {}
+        if self.path is not None and self.path.is_file():
+            self._read(self.path)
+
+    def _read(self, path: Path) -> None:
+        content = read_json(path)
+        try:
+            self.dense = Score(**content["dense"])
+            points = [Point(p["variant"], p["group"], int(p["keep"]), Score(**p["score"])) for p in content["points"]]
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{path} is no sensitivity analysis ({error!r}); delete it to start again") from error
+        self.points = {(p.variant, p.group, p.keep): p for p in points}
+
+    def get(self, variant: str, group: str, keep: int) -> Point | None:
+        return self.points.get((variant, group, keep))
+
+    def put(self, dense: Score, point: Point | None = None) -> None:
+        self.dense = dense
+        if point is not None:
+            self.points[point.variant, point.group, point.keep] = point
+        if self.path is not None:
+            points = [asdict(point) for point in self.points.values()]
+            write_json(self.path, {"identity": dict(self.identity), "dense": asdict(dense), "points": points})
