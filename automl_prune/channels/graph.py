@@ -127,6 +127,10 @@ class ChannelGraph:
             attributes=tuple(replace(a, size=_fix_length(a.size, fixed)) for a in self.attributes),
         )
 
+    def without_attributes(self, group: str) -> ChannelGraph:
+        """The graph in which no number held by a module follows the width of a group."""
+        return replace(self, attributes=tuple(a for a in self.attributes if group not in a.size.positions))
+
 
 def _fix(term: Term, fixed: Mapping[str, ChannelGroup]) -> Term:
     """The term with some groups' widths put in as constants."""

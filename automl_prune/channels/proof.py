@@ -50,7 +50,7 @@ def prove(
     Returns:
         The graph; groups that broke the model are moved to ``skipped`` with what went wrong.
     """
-    bench = _Bench(*_generic(model, example_inputs), graph)
+    bench = _Bench(*_generic(model, example_inputs))
     names = list(graph.widths)
     done = 0
 
@@ -59,14 +59,19 @@ def prove(
         done += 1
         if on_step:
             on_step(done, max(done, 1 if done == 1 else 2 * len(names)))
-        return bench.failure(tried)
+        return bench.failure(graph, tried)
 
     protected: dict[str, str] = {}
     while reason := failure(rest := [name for name in names if name not in protected]):
         if not protected and (own := failure([])):
             protected = dict.fromkeys(names, f"with nothing removed, {own}; is its forward pass random?")
             break
-        protected |= _at_fault(rest, reason, failure)
+        for name, problem in _at_fault(rest, reason, failure).items():
+            guessless = graph.without_attributes(name)
+            if guessless.attributes != graph.attributes and not bench.failure(guessless, [name]):
+                graph = guessless  # a number that looked like a size was another
+            else:
+                protected[name] = problem
     if on_step:
         on_step(done, done)
     return graph.without(protected) if protected else graph
@@ -142,16 +147,15 @@ class _Bench:
 
     model: nn.Module
     inputs: tuple[torch.Tensor, ...]
-    graph: ChannelGraph
 
-    def failure(self, names: Iterable[str]) -> str | None:
+    def failure(self, graph: ChannelGraph, names: Iterable[str]) -> str | None:
         """Why random halves of these groups give a wrong model, or None."""
         names = list(names)
         sample = tuple(tensor[:1] for tensor in self.inputs)
         precision = next((p.dtype for p in self.model.parameters() if p.is_floating_point()), torch.float32)
         try:
             for draw in range(DRAWS):
-                plan = self.graph.plan(half(self.graph, names, draw))
+                plan = graph.plan(half(graph, names, draw))
                 difference = proof_error(self.model, plan, sample)
                 if not difference <= TOLERANCE.get(precision, TOLERANCE[torch.float32]):
                     return (
@@ -167,7 +171,7 @@ class _Bench:
 
     @cached_property
     def _dense_trains(self) -> bool:
-        return _training_problem(prune(self.model, self.graph.plan({})), self.inputs) is None
+        return _training_problem(copied(self.model), self.inputs) is None
 
 
 def _training_problem(model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> Exception | None:

@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from automl_prune.channels.provenance import Labels, Provenance
 from automl_prune.channels.rules import Call, apply_rule
-from automl_prune.costs.unfused import unfused
+from automl_prune.costs.unfused import followable
 from automl_prune.errors import ModelError
 from automl_prune.seeding import seeded
 
@@ -113,7 +113,7 @@ def labelled_run(
     """The model's outputs, with labels moved along; see ``Tracer``."""
     for tensor in inputs:
         provenance.assign(tensor, Labels({}, activation=True))
-    with torch.no_grad(), seeded("trace"), unfused(), Tracer(provenance, on_call):
+    with torch.no_grad(), seeded("trace"), followable(), Tracer(provenance, on_call):
         return model(*inputs)
 
 

@@ -10,12 +10,18 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 
 @contextmanager
-def unfused() -> Iterator[None]:
-    """Attention runs as matrix products and softmax; fused attention would hide both from a dispatch mode."""
+def followable() -> Iterator[None]:
+    """``nn.MultiheadAttention`` runs operator by operator instead of as one that hides its layers."""
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with sdpa_kernel(SDPBackend.MATH):
-            yield
+        yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
+
+
+@contextmanager
+def unfused() -> Iterator[None]:
+    """``followable``, and attention runs as matrix products and softmax."""
+    with followable(), sdpa_kernel(SDPBackend.MATH):
+        yield

@@ -133,3 +133,25 @@ def matmul(p: Provenance, call: Call) -> None:
             if bias.shape[dim] == out.shape[at] and out.shape[at] > 1:
                 dims[at] = p.tie(dims[at], p.on(bias, dim), "a bias")
     p.assign(out, Labels(dims, a_given or b_given))
+
+
+@rule(
+    aten._scaled_dot_product_flash_attention_for_cpu, aten._scaled_dot_product_flash_attention,
+    aten._scaled_dot_product_efficient_attention, aten._scaled_dot_product_cudnn_attention,
+    aten._scaled_dot_product_fused_attention_overrideable,
+)  # fmt: skip
+def attention(p: Provenance, call: Call) -> None:
+    """Queries and keys (batch, heads, tokens, width) are contracted over their width, which also sets the scale."""
+    query, key, value = call.args[:3]
+    last = query.dim() - 1
+    inner = [p.on(query, last), p.on(key, last)]
+    made = p.on(value, last)
+    p.tie(*inner, "attention")
+    for array in inner:
+        p.span(array, "attention's scale" if call.kwargs.get("scale") is None else "attention", exact=False)
+    around = [p.tie_all((p.on(t, dim) for t in (query, key, value)), "attention") for dim in range(last - 1)]
+    tokens = [query.shape[last - 1], key.shape[last - 1]]
+    for axis in (inner[0] if (inner[0] >= 0).any() else inner[1], made):
+        _contract(p, int(np.prod(tokens)), [*around, axis])
+    dims = {**dict(enumerate(around)), last: made}
+    p.assign(call.outputs[0], Labels(dims, activation=True))

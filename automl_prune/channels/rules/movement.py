@@ -42,6 +42,7 @@ def structural(p: Provenance, call: Call) -> None:
             continue
         dims[target] = along
         if call.func.overloadpacket in _RESHAPES:
+            p.claim(len(array), array)
             p.claim(out.shape[target], along)
     p.assign(out, Labels(dims, labels.activation, labels.made))
 
@@ -98,6 +99,15 @@ def _slice_classes(grid: IntArray, position: int) -> int:
                 parent[root(i)] = root(owner.setdefault(label, i))
     labelled = [i for i, values in enumerate(slices) if (values >= 0).any()]
     return len({root(i) for i in labelled})
+
+
+@rule(aten.as_strided, aten.as_strided_)
+def restride(p: Provenance, call: Call) -> None:
+    """Another layout of the same tensor in memory; any other use is beyond following."""
+    if call.args[0].shape == call.outputs[0].shape:
+        p.assign(call.outputs[0], p.of(call.args[0]))
+    else:
+        unknown(p, call)
 
 
 @rule(aten.expand, aten.repeat)
@@ -209,6 +219,7 @@ def split(p: Provenance, call: Call) -> None:
     array = labels.dims.get(dim)
     sizes = [part.shape[dim] for part in call.out]
     if array is not None:
+        p.claim(len(array), array)
         _cut(p, array, sizes, derived=call.func.overloadpacket is aten.split_with_sizes)
     ends = np.cumsum(sizes)
     for part, end in zip(call.out, ends, strict=True):
@@ -251,6 +262,7 @@ def slice_(p: Provenance, call: Call) -> None:
             _cut(p, array, [part] * (size // part), derived=True)
         p.claim(part, dims[dim])
         p.claim(start, array[:start])
+        p.claim(size, array)
     p.assign(out, Labels(dims, labels.activation, labels.made))
 
 
