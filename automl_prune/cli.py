@@ -165,6 +165,26 @@ def sensitivity(
 
 
 @app.command()
+def progressive(
+    config: ConfigArgument,
+    steps: Annotated[int, typer.Option(min=1, help="Cuts from the dense model to the budget.")] = 12,
+    criterion: Annotated[str, typer.Option(help="Which channels of a group go first.")] = "l1",
+    samples: Annotated[int | None, typer.Option(min=1, help="Validation samples per proposal. [default: all]")] = None,
+    run_dir: RunDirOption = None,
+    set_: SetOption = None,
+) -> None:
+    """Prune the least harmful group a little, fine-tune, repeat until the budget; the same command resumes.
+
+    Example: automl-prune progressive experiments/digits/config.yaml --steps 8
+    """
+    from automl_prune import api
+
+    loaded = _config(config, set_)
+    where = run_dir or Path("runs") / loaded.name
+    api.progressive_config(loaded, where, steps=steps, criterion=criterion, samples=samples, view=_terminal())
+
+
+@app.command()
 def status(run_dir: RunArgument, storage: Annotated[str | None, typer.Option(help="Database URL.")] = None) -> None:
     """Show a study's trials by state, what failed and why, the best so far, and the time left.
 

@@ -16,7 +16,18 @@ from automl_prune import cli
 from automl_prune.files import load_tensors
 from automl_prune.terminal import Terminal
 
-COMMANDS = ("search", "train", "sparsify", "sensitivity", "profile", "status", "front", "export", "report")
+COMMANDS = (
+    "search",
+    "train",
+    "sparsify",
+    "sensitivity",
+    "progressive",
+    "profile",
+    "status",
+    "front",
+    "export",
+    "report",
+)
 DIGITS = Path(__file__).parents[1] / "experiments" / "digits" / "config.yaml"
 # a tiny network and training split, so that an epoch takes a moment
 QUICK = ["--set", "model.args.width=4", "--set", "data.validation=800", "--set", "data.test=800"]
@@ -91,6 +102,8 @@ def test_the_module_is_the_command() -> None:
         (["sparsify", str(DIGITS), "--method", "l2"], "method 'l2' is unknown"),
         (["sensitivity", str(DIGITS), "--criterion", "l3", *SHORT], "unknown name 'l3'"),
         (["sensitivity", str(DIGITS), "--ratio", "25", *SHORT], "prune ratios are [25.0]"),
+        (["progressive", str(DIGITS), *SHORT, "--set", "budget.macs=0.0001"], "cannot be reached"),
+        (["progressive", str(DIGITS), "--set", "evaluation.finetune_steps=0"], "evaluation.finetune_steps is 0"),
         (["train", "none.yaml"], "none.yaml does not exist"),
         (["train", str(DIGITS), "--set", "search.trails=3"], "unknown key 'search.trails'; did you mean 'trials'"),
         (["train", str(DIGITS), "--set", "search.trials"], "write it as section.key=value"),
@@ -185,6 +198,21 @@ def test_sensitivity_is_a_table_a_csv_and_a_page(run: Run, tmp_path: Path) -> No
     stored = {path: path.stat().st_mtime_ns for path in (tmp_path / "r" / "sensitivity").iterdir()}
     assert len(stored) == 1
     assert run(*arguments)[1].splitlines()[-12:] == out.splitlines()[-12:]
+
+
+def test_progressive_ends_in_a_verified_model(run: Run, tmp_path: Path) -> None:
+    arguments = ["progressive", DIGITS, *SHORT, "--run-dir", "r", "--steps", "2", "--samples", "64"]
+    arguments += ["--set", "evaluation.finetune_steps=2", "--set", "evaluation.finetune_epochs=0.2"]
+    status, out, _ = run(*arguments)
+    assert status == 0
+    assert "exported and verified in r/progressive" in out
+    manifest = json.loads((tmp_path / "r" / "progressive" / "manifest.json").read_text())
+    assert manifest["costs"]["macs"]["ratio"] <= 0.5
+    assert manifest["origin"] == "progressive pruning"
+    assert all(f"{cut['group']} cut to {cut['width']}" in out for cut in manifest["cuts"])
+    status, _, err = run(*arguments)
+    assert status == 2
+    assert "holds a finished model" in err
 
 
 def test_train_replaces_a_file_only_by_force(run: Run, tmp_path: Path) -> None:
