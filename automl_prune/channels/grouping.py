@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import coo_array, csr_array
 from torch import nn
 
 from automl_prune.channels.group import ChannelGroup, Member, Role, Skipped
@@ -31,6 +33,28 @@ class Attribute:
     size: AxisLength
 
 
+@dataclass(frozen=True, slots=True)
+class _Alike:
+    """Channels on the same axes.
+
+    Attributes:
+        numbers: Their classes, shape (channels,).
+        axes: The axis of each position a channel takes, shape (positions per channel,), ascending.
+        positions: Where on those axes, shape (channels, positions per channel).
+        layer: The layer that produces them first.
+    """
+
+    numbers: IntArray
+    axes: IntArray
+    positions: IntArray
+    layer: str = ""
+
+    def sorted_by(self, axis: int, layer: str) -> _Alike:
+        """The channels in the order of one axis, produced by ``layer``."""
+        order = np.argsort(self.positions[:, np.flatnonzero(self.axes == axis)[0]])
+        return _Alike(self.numbers[order], self.axes, self.positions[order], layer)
+
+
 class Grouping:
     """What a trace says about a model: groups, protected channels, costs, sizes.
 
@@ -43,22 +67,28 @@ class Grouping:
         self._model = model
         self._provenance = provenance
         self._classes = provenance.classes()
+        self._count = int(self._classes.max(initial=-1)) + 1
         axes = provenance.axes
         self._starts = np.array([axis.start for axis in axes], dtype=np.int64)
         self._axis_of = np.repeat(np.arange(len(axes)), [axis.length for axis in axes])
         produced, consumed = provenance.produced_mask(), provenance.consumed_mask()
-        self._spanned = set(self._classes[provenance.spanned_mask()].tolist())
+        self._spanned = self._has(provenance.spanned_mask())
         self._roles: list[Role] = [
             "consumer" if consumed[a.start] else "producer" if produced[a.start] else "channelwise" for a in axes
         ]
         self._order = {term.layer: i for i, term in reversed(list(enumerate(provenance.contractions)))}
-        self._channels = self._find_channels()
-        self._prunable, self._skipped = self._sort_out()
+        self._prunable: list[_Alike] = []
+        self._skipped: dict[tuple[str, str], int] = defaultdict(int)
+        for alike in self._alike():
+            self._sort_out(alike)
         self._named = self._name_groups()
+        self._group_of = np.full(self._count, -1)
+        for number, alike in enumerate(self._named.values()):
+            self._group_of[alike.numbers] = number
 
     def groups(self) -> tuple[ChannelGroup, ...]:
         """What can be pruned, in the order the network runs."""
-        return tuple(self._group(name, numbers) for name, numbers in self._named.items())
+        return tuple(self._group(name, alike) for name, alike in self._named.items())
 
     def skipped(self) -> tuple[Skipped, ...]:
         """What cannot, and why."""
@@ -97,41 +127,64 @@ class Grouping:
 
     # ---- channels
 
-    def _find_channels(self) -> dict[int, dict[int, list[int]]]:
-        """Class of labels -> parameter axis -> the class's positions there; classes that are never removed too."""
-        found: dict[int, dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
-        positions = np.arange(len(self._classes)) - self._starts[self._axis_of] if len(self._classes) else self._classes
-        rows = zip(self._classes.tolist(), self._axis_of.tolist(), positions.tolist(), strict=True)
-        for number, axis, position in rows:
-            found[number][axis].append(position)
+    def _has(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Whether each class has a label of the mask; shape (classes,)."""
+        found = np.zeros(self._count, dtype=bool)
+        found[self._classes[mask]] = True
         return found
 
-    def _sort_out(self) -> tuple[dict[tuple[object, ...], list[int]], dict[tuple[str, str], int]]:
-        """Prunable channels by signature; how many are protected, by layer and reason."""
-        prunable: dict[tuple[object, ...], list[int]] = defaultdict(list)
-        skipped: dict[tuple[str, str], int] = defaultdict(int)
+    def _alike(self) -> Iterator[_Alike]:
+        """Classes that some layer produces, those on the same axes with as many positions each together."""
+        producing = np.array([role == "producer" for role in self._roles], dtype=bool)[self._axis_of]
+        wanted = self._has(producing)
+        labels = np.argsort(self._classes, kind="stable")
+        labels = labels[wanted[self._classes[labels]]]
+        numbers, first = np.unique(self._classes[labels], return_index=True)
+        contractions = self._contractions()
+        found: dict[tuple[bytes, bytes], list[tuple[int, IntArray]]] = defaultdict(list)
+        for number, own in zip(numbers.tolist(), np.split(labels, first[1:]), strict=True):
+            row = slice(*contractions.indptr[number : number + 2])
+            counted = contractions.indices[row].tobytes() + contractions.data[row].tobytes()
+            found[self._axis_of[own].tobytes(), counted].append((number, own))
+        for rows in found.values():
+            own = np.stack([labels for _, labels in rows])
+            axes = self._axis_of[own[0]]
+            yield _Alike(np.array([number for number, _ in rows]), axes, own - self._starts[axes])
+
+    def _contractions(self) -> csr_array:
+        """How often each class occurs on each axis of each contraction, shape (classes, axes of all contractions)."""
+        axes = [axis[axis >= 0] for term in self._provenance.contractions for axis in term.axes]
+        rows = self._classes[np.concatenate([*axes, np.zeros(0, dtype=np.int64)])]
+        columns = np.repeat(np.arange(len(axes)), [len(axis) for axis in axes])
+        counts = coo_array((np.ones(len(rows), dtype=np.int64), (rows, columns)), shape=(self._count, len(axes) + 1))
+        return counts.tocsr()
+
+    def _sort_out(self, alike: _Alike) -> None:
+        """Channels that may be pruned are kept, the others counted by layer and reason."""
+        producers = [axis for axis in dict.fromkeys(alike.axes.tolist()) if self._roles[axis] == "producer"]
+        layer = self._first_layer(producers)
+        first = next(axis for axis in producers if self._owner(axis) == layer)
+        alike = alike.sorted_by(first, layer)
+        reasons = [self._reason(number, alike.axes) for number in alike.numbers.tolist()]
+        for reason in filter(None, reasons):
+            self._skipped[layer, reason] += 1
+        free = np.array([reason is None for reason in reasons])
+        if free.any():
+            self._prunable.append(replace(alike, numbers=alike.numbers[free], positions=alike.positions[free]))
+
+    def _reason(self, number: int, axes: IntArray) -> str | None:
+        """Why channels must stay, if they must."""
+        if number in self._reasons:
+            return self._reasons[number]
+        read = self._spanned[number] or any(self._roles[axis] == "consumer" for axis in axes.tolist())
+        return None if read else "no layer reads them in the forward pass"
+
+    @cached_property
+    def _reasons(self) -> dict[int, str]:
         labelled = self._provenance.reasons().items()
-        reasons = {int(self._classes[label]): reason for label, reason in reversed(labelled)}
-        for number, axes in self._channels.items():
-            producers = self._producers(axes)
-            if not producers:
-                continue  # an axis that reads the input, or a parameter no layer produces channels for
-            reason = reasons.get(number) or self._unread(number, axes)
-            if reason:
-                skipped[self._layer(producers), reason] += 1
-            else:
-                prunable[self._signature(number, axes)].append(number)
-        return prunable, skipped
+        return {int(self._classes[label]): reason for label, reason in reversed(labelled)}
 
-    def _producers(self, axes: Iterable[int]) -> list[int]:
-        return [axis for axis in axes if self._roles[axis] == "producer"]
-
-    def _unread(self, number: int, axes: Iterable[int]) -> str | None:
-        if number in self._spanned or any(self._roles[axis] == "consumer" for axis in axes):
-            return None
-        return "no layer reads them in the forward pass"
-
-    def _layer(self, producers: Iterable[int]) -> str:
+    def _first_layer(self, producers: Iterable[int]) -> str:
         """The producing layer that runs first; its name is the group's."""
         layers = [self._owner(axis) for axis in producers]
         return min(layers, key=lambda layer: self._order.get(layer, len(self._order)))
@@ -141,49 +194,26 @@ class Grouping:
         module = self._provenance.axes[axis].parameter.rpartition(".")[0]
         return module.partition(".parametrizations.")[0].removesuffix(".parametrizations")
 
-    def _signature(self, number: int, axes: Mapping[int, list[int]]) -> tuple[object, ...]:
-        """Channels with equal signatures sit on the same axes with as many positions each."""
-        return (
-            frozenset((axis, len(positions)) for axis, positions in axes.items()),
-            self._contraction_counts.get(number),
-        )
-
-    @cached_property
-    def _contraction_counts(self) -> dict[int, frozenset[tuple[tuple[int, int], int]]]:
-        counts: dict[int, dict[tuple[int, int], int]] = defaultdict(lambda: defaultdict(int))
-        for t, term in enumerate(self._provenance.contractions):
-            for a, axis in enumerate(term.axes):
-                for label in axis[axis >= 0].tolist():
-                    counts[int(self._classes[label])][t, a] += 1
-        return {number: frozenset(found.items()) for number, found in counts.items()}
-
     # ---- groups
 
-    def _name_groups(self) -> dict[str, list[int]]:
-        """Groups by name, in network order; channels in the order of their first producer."""
-        rows = []
-        for numbers in self._prunable.values():
-            producers = self._producers(self._channels[numbers[0]])
-            layer = self._layer(producers)
-            first = next(axis for axis in producers if self._owner(axis) == layer)
-            rows.append((layer, sorted(numbers, key=lambda n: self._channels[n][first][0])))  # used at once
-        rows.sort(key=lambda row: self._order.get(row[0], len(self._order)))
-        named: dict[str, list[int]] = {}
-        for layer, numbers in rows:
-            count = sum(name.partition("#")[0] == layer for name in named)
-            named[f"{layer}#{count + 1}" if count else layer] = numbers
+    def _name_groups(self) -> dict[str, _Alike]:
+        """Groups by name, in network order."""
+        named: dict[str, _Alike] = {}
+        for alike in sorted(self._prunable, key=lambda row: self._order.get(row.layer, len(self._order))):
+            count = sum(name.partition("#")[0] == alike.layer for name in named)
+            named[f"{alike.layer}#{count + 1}" if count else alike.layer] = alike
         return named
 
-    def _group(self, name: str, numbers: Sequence[int]) -> ChannelGroup:
+    def _group(self, name: str, alike: _Alike) -> ChannelGroup:
         members = []
-        for axis in sorted(self._channels[numbers[0]]):
+        for axis in np.unique(alike.axes).tolist():
             where = self._provenance.axes[axis]
-            index = np.array([self._channels[number][axis] for number in numbers], dtype=np.int64)
+            index = alike.positions[:, alike.axes == axis]
             members.append(Member(where.parameter, where.axis, index, self._roles[axis]))
+        numbers = alike.numbers.tolist()
         mixes = {mixer for number in numbers for mixer in self._mixers.get(number, ())}
-        return ChannelGroup(
-            name, len(numbers), tuple(members), tuple(sorted(mixes)), spanned=not self._spanned.isdisjoint(numbers)
-        )
+        spanned = bool(self._spanned[alike.numbers].any())
+        return ChannelGroup(name, len(numbers), tuple(members), tuple(sorted(mixes)), spanned)
 
     @cached_property
     def _mixers(self) -> dict[int, set[str]]:
@@ -194,21 +224,16 @@ class Grouping:
 
     # ---- sizes
 
-    @cached_property
-    def _group_of(self) -> dict[int, str]:
-        return {number: name for name, numbers in self._named.items() for number in numbers}
-
     def _length(self, labels: IntArray) -> AxisLength:
         """The length of an axis as a function of group widths."""
-        counts: dict[str, int] = defaultdict(int)
-        constant = 0
-        for label in labels.tolist():
-            name = self._group_of.get(int(self._classes[label])) if label >= 0 else None
-            if name is None:
-                constant += 1
-            else:
-                counts[name] += 1
-        return AxisLength(constant, {name: count // len(self._named[name]) for name, count in counts.items()})
+        owners = self._group_of[self._classes[labels[labels >= 0]]]
+        counts = np.bincount(owners[owners >= 0], minlength=len(self._named))
+        positions = {
+            name: int(count) // len(alike.numbers)
+            for (name, alike), count in zip(self._named.items(), counts, strict=True)
+            if count
+        }
+        return AxisLength(len(labels) - int(counts.sum()), positions)
 
     def _parameter_terms(self) -> Iterator[Term]:
         labelled = {(axis.parameter, axis.axis): axis for axis in self._provenance.axes}

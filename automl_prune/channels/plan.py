@@ -91,6 +91,49 @@ class Plan:
                 found.setdefault(attribute.module, {})[attribute.name] = attribute.size.at(self.widths)
         return found
 
+    def compose(self, later: Plan) -> Plan:
+        """This plan and then another one, made on the model that this one gives, as one plan of the dense model.
+
+        Args:
+            later: A plan of a graph traced on ``prune(model, self)``.
+
+        Raises:
+            PlanError: The later plan is of another model, or removes what no plan of the dense model can.
+        """
+        shapes = {name: list(shape) for name, shape in self.graph.shapes.items()}
+        for name, axes in self.slices.items():
+            for axis, positions in axes.items():
+                shapes[name][axis] = len(positions)
+        if {name: tuple(shape) for name, shape in shapes.items()} != dict(later.graph.shapes):
+            raise PlanError("the later plan is not of the model that the first one gives; trace prune(model, plan)")
+        removed = {
+            (name, axis): set(range(size)) - set(self._both(later, name, axis, size))
+            for name, shape in self.graph.shapes.items()
+            for axis, size in enumerate(shape)
+        }
+        kept = {
+            group.name: [
+                channel
+                for channel in range(group.width)
+                if not all(set(m.index[channel].tolist()) <= removed[m.parameter, m.axis] for m in group.members)
+            ]
+            for group in self.graph.groups
+        }
+        plan = Plan.of(self.graph, kept)
+        for (name, axis), gone in removed.items():
+            size = self.graph.shapes[name][axis]
+            if set(range(size)) - set(plan.slices.get(name, {}).get(axis, range(size))) != gone:
+                raise PlanError(
+                    f"the later plan removes positions of {name!r}, axis {axis}, that are protected or tied in the "
+                    "dense model; trace the dense model again and prune it once"
+                )
+        return plan
+
+    def _both(self, later: Plan, name: str, axis: int, size: int) -> list[int]:
+        """Positions of the dense axis that are left after both plans."""
+        first = self.slices.get(name, {}).get(axis, tuple(range(size)))
+        return [first[i] for i in later.slices.get(name, {}).get(axis, range(len(first)))]
+
     def costs(self) -> dict[str, Cost]:
         """Exact costs of the pruned model by metric name, without building it."""
         return {

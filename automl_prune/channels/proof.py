@@ -203,10 +203,8 @@ def half(graph: ChannelGraph, names: Iterable[str], draw: int) -> dict[str, list
     return kept
 
 
-def _generic(
-    model: nn.Module, example_inputs: tuple[torch.Tensor, ...]
-) -> tuple[nn.Module, tuple[torch.Tensor, ...]]:
-    """A copy in general position and two random samples, in double precision; single where an operator has no double."""
+def _generic(model: nn.Module, example_inputs: tuple[torch.Tensor, ...]) -> tuple[nn.Module, tuple[torch.Tensor, ...]]:
+    """A copy in general position and two random samples, in double precision (single where one is lacking)."""
     work = copied(model)
     with seeded("proof"), torch.no_grad():
         for parameter in work.parameters():
@@ -232,4 +230,3 @@ def _settle(model: nn.Module, inputs: Sequence[torch.Tensor]) -> nn.Module:
             module.momentum = 1.0
     model.train()(*inputs)
     return model.eval()
-

@@ -108,7 +108,6 @@ class Provenance:
         self._reasons: dict[str, list[IntArray]] = {}
         self._produced: list[IntArray] = []
         self._consumed: list[IntArray] = []
-        self._spanned: list[IntArray] = []
         self.size = 0
         for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
             learnt = isinstance(tensor, nn.Parameter)
@@ -119,6 +118,7 @@ class Provenance:
                     dims[axis] = np.arange(self.size, self.size + length)
                     self.size += length
             self._labels[tensor] = Labels(dims, activation=not learnt)
+        self._spanned = np.zeros(self.size, dtype=bool)
 
     @property
     def layer(self) -> str:
@@ -201,7 +201,7 @@ class Provenance:
         real = labels[labels >= 0]
         if real.size:
             self.spanned.append(real)
-            self._spanned.append(real)
+            self._spanned[real] = True
             if not exact:
                 self._mixed.setdefault(operator, []).append(real)
 
@@ -260,7 +260,11 @@ class Provenance:
 
     def spanned_mask(self) -> NDArray[np.bool_]:
         """Whether some operator looks across the channels of each label; shape (labels,)."""
-        return self._mask(self._spanned)
+        return self._spanned
+
+    def is_spanned(self, labels: IntArray) -> bool:
+        """Whether an operator has looked across some of these channels."""
+        return bool(self._spanned[labels[labels >= 0]].any())
 
     def _mask(self, arrays: list[IntArray]) -> NDArray[np.bool_]:
         mask = np.zeros(self.size, dtype=bool)

@@ -12,7 +12,8 @@ from automl_prune.costs.unfused import unfused
 def count_macs(model: nn.Module, example_inputs: tuple[torch.Tensor, ...]) -> int:
     """Multiply-accumulates per sample of one forward pass, by torch's own operator formulas (1 MAC = 2 FLOPs).
 
-    Counts convolutions and matrix products, those of attention too, as the literature does. The model's mode is restored.
+    Counts convolutions and matrix products, those of attention too, as the literature does. The model's
+    mode is restored.
 
     Args:
         model: Any module; not changed.

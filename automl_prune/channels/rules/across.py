@@ -80,7 +80,9 @@ def _dims(given: Any, rank: int) -> set[int]:
     return {int(d) % rank for d in ([given] if isinstance(given, int) else given)}
 
 
-@rule(aten._softmax, aten._log_softmax, aten.softmax, aten.log_softmax, aten._safe_softmax, aten.cumsum, aten.logcumsumexp)
+@rule(
+    aten._softmax, aten._log_softmax, aten.softmax, aten.log_softmax, aten._safe_softmax, aten.cumsum, aten.logcumsumexp
+)
 def along_dimension(p: Provenance, call: Call) -> None:
     """Positions along one dimension influence each other."""
     source, labels = call.args[0], p.of(call.args[0])

@@ -100,6 +100,9 @@ def _read_channels(p: Provenance, incoming: IntArray, read: IntArray) -> None:
         p.protect(read[fixed], "the layer reads the model's input or values that are no channels")
     real = incoming >= 0
     p.tie(incoming[real], read[real], "a layer")
+    if p.is_spanned(read):  # a weight that was normalised over these channels is not zero where its parameter is
+        p.span(incoming, "a layer", exact=True)
+        p.span(read, "a layer", exact=True)
 
 
 @rule(aten.mm, aten.bmm, aten.addmm, aten.baddbmm)
@@ -145,10 +148,11 @@ def attention(p: Provenance, call: Call) -> None:
     query, key, value = call.args[:3]
     last = query.dim() - 1
     inner = [p.on(query, last), p.on(key, last)]
+    scaled = call.kwargs.get("scale") is None
     made = p.on(value, last)
-    p.tie(*inner, "attention")
+    p.tie_all(inner, "attention")
     for array in inner:
-        p.span(array, "attention's scale" if call.kwargs.get("scale") is None else "attention", exact=False)
+        p.span(array, "attention's scale", exact=not scaled)
     around = [p.tie_all((p.on(t, dim) for t in (query, key, value)), "attention") for dim in range(last - 1)]
     tokens = [query.shape[last - 1], key.shape[last - 1]]
     for axis in (inner[0] if (inner[0] >= 0).any() else inner[1], made):

@@ -253,7 +253,7 @@ def slice_(p: Provenance, call: Call) -> None:
     if array is not None and part < size:
         start = int(call.argument(2, "start", 0) or 0)
         start = max(0, start + size) if start < 0 else start
-        dims[dim] = array[start :: step][:part]
+        dims[dim] = array[start::step][:part]
         if step > 1 and size % step:
             p.protect(array, f"{call.name} takes every {step}th of {size}")
         elif step > 1:
