@@ -12,7 +12,7 @@ from automl_prune.report.document import document
 from automl_prune.report.estimate import Estimate
 from automl_prune.report.figures import style
 from automl_prune.report.hover import safe
-from automl_prune.report.markup import Cell, Row, figure, section, table
+from automl_prune.report.markup import Cell, Row, figure, paragraph, section, table
 from automl_prune.report.words import percent, plus_minus, signed
 from automl_prune.sensitivity import Sensitivity
 
@@ -113,8 +113,8 @@ def render_sensitivity(result: Sensitivity, name: str) -> str:
 
 
 def _table(result: Sensitivity, variant: str) -> str:
-    unit = " [points]" if result.metric.percent else ""
-    heads = ["group", "channels", *(f"drop at {percent(ratio)} removed{unit}" for ratio in result.ratios)]
+    unit = " in points" if result.metric.percent else ""
+    heads = ["group", "channels", *(f"{percent(ratio)} removed" for ratio in result.ratios)]
     drops = result.drops(variant)
     rows = [
         Row(
@@ -126,4 +126,5 @@ def _table(result: Sensitivity, variant: str) -> str:
         )
         for group, width in result.widths.items()
     ]
-    return table(f"Drop by channel group, {variant}", heads, rows, sortable=True)
+    caption = f"Drop of {result.metric.name}{unit} by channel group, {variant}"
+    return paragraph(f"{caption}:", "soft") + table(caption, heads, rows, sortable=True)
