@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 import pytest
@@ -9,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from automl_prune.channels import ChannelGraph, prove, prune
+from automl_prune.channels import Call, ChannelGraph, Provenance, prove, prune, rule
 from automl_prune.errors import ModelError, PlanError
 from tests.channels.nets import INPUTS, Net, check, conv, head
 
@@ -187,3 +189,72 @@ def test_plans_are_checked(kept: dict[str, list[int]], message: str) -> None:
     graph = ChannelGraph.trace(nn.Sequential(conv(3, 8), head(8)), INPUTS)
     with pytest.raises(PlanError, match=message):
         graph.plan(kept)
+
+
+def test_a_rule_of_ones_own() -> None:
+    @torch.library.custom_op("automl_prune_tests::double", mutates_args=())
+    def double(x: torch.Tensor) -> torch.Tensor:
+        return 2 * x
+
+    operator: Any = torch.ops.automl_prune_tests.double
+    net = Net(lambda m, x: m.head(operator(m.a(x))), a=conv(3, 6), head=head(6))
+    doubles = tuple(t.double() for t in INPUTS)
+    (skipped,) = [s for s in ChannelGraph.trace(net.double(), doubles).skipped if s.name == "a"]
+    assert "no rule is known for the operator double; add one with channels.rule" in skipped.reason
+
+    @rule(operator)
+    def double_rule(provenance: Provenance, call: Call) -> None:
+        provenance.assign(call.outputs[0], provenance.of(call.args[0]))
+
+    with torch.no_grad():  # the operator has no derivative
+        assert ChannelGraph.trace(net, doubles).widths == {"a": 6}
+    with pytest.raises(ValueError, match="has a rule already"):
+        rule(operator)(double_rule)
+
+
+def test_nothing_keeps_a_dead_model_alive() -> None:
+    net = nn.Sequential(conv(3, 8), head(8))
+    graph = prove(net, ChannelGraph.trace(net, INPUTS), INPUTS)
+    small = prune(net, graph.plan({"0": [1, 2]}))
+    dead = [weakref.ref(net), weakref.ref(small), weakref.ref(net[0].weight)]
+    del net, small
+    gc.collect()
+    assert [reference() for reference in dead] == [None, None, None]
+
+
+def test_a_model_that_is_random_in_evaluation_is_protected_with_the_reason() -> None:
+    net = Net(lambda m, x: m.head(m.a(x) + torch.randn(1, dtype=x.dtype)), a=conv(3, 6), head=head(6))
+    proved = prove(net, ChannelGraph.trace(net, INPUTS), INPUTS)
+    assert not proved.groups
+    assert any("is its forward pass random?" in s.reason for s in proved.skipped)
+
+
+def test_a_model_that_cannot_be_copied_says_so() -> None:
+    net = Net(lambda m, x: m.a(x), a=conv(3, 6))
+    net.handle = (i for i in range(3))  # type: ignore[assignment]  # what users do
+    with pytest.raises(ModelError, match="cannot be copied"):
+        ChannelGraph.trace(net, INPUTS)
+
+
+class ConstantWidth(nn.Module):
+    """Three groups: the second is viewed with a number, the third is free."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([conv(3, 6), conv(6, 8), conv(8, 10), conv(10, 12), conv(12, 7)])
+        self.head = head(7)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        for number, layer in enumerate(self.layers):
+            x = layer(x)
+            if number in (1, 3):
+                x = x.reshape(len(x), (8, 12)[number // 2], 64).reshape(len(x), (8, 12)[number // 2], 8, 8)
+        return self.head(x)
+
+
+def test_bisection_protects_only_the_groups_at_fault() -> None:
+    graph = check(ConstantWidth())
+    assert graph.widths == {"layers.0": 6, "layers.2": 10, "layers.4": 7}
+    failed = {s.name: s.reason for s in graph.skipped if "proof failed" in s.reason}
+    assert set(failed) == {"layers.1", "layers.3"}
+    assert all("channels/test_structure.py:" in reason for reason in failed.values())
