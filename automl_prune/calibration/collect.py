@@ -55,8 +55,8 @@ def collect(
             sums[call.parameter] = _Sums(call)
         sums[call.parameter].add(call, size, settings.positions, random)
 
-    with _evaluating(model), torch.no_grad():
-        for batch, size in _batches(task, settings.samples, settings.seed, on_step):
+    with evaluating(model), torch.no_grad():
+        for batch, size in training_batches(task, settings.samples, settings.seed, on_step):
             with Watch(model, see):
                 model(*task.inputs(move(batch, device)))
             used += size
@@ -89,8 +89,8 @@ def with_gradients(
     def see(call: LayerCall) -> None:
         _hook(call, size, sums)
 
-    with _evaluating(model), torch.enable_grad():
-        for batch, size in _batches(task, settings.gradient_samples, settings.seed, on_step):
+    with evaluating(model), torch.enable_grad():
+        for batch, size in training_batches(task, settings.gradient_samples, settings.seed, on_step):
             batch = move(batch, device)
             inputs = [x.detach().requires_grad_(x.is_floating_point()) for x in task.inputs(batch)]
             with Watch(model, see):
@@ -111,7 +111,7 @@ def with_gradients(
     return replace(calibration, layers=layers, gradient_samples=used)
 
 
-def _batches(task: Task, samples: int, seed: int, on_step: OnStep | None) -> Iterator[tuple[Batch, int]]:
+def training_batches(task: Task, samples: int, seed: int, on_step: OnStep | None = None) -> Iterator[tuple[Batch, int]]:
     """Training batches in one order for a seed until there are ``samples``, each with its size."""
     batches = task.batches("train", shuffle=derive_seed("calibration", seed))
     if not len(batches):
@@ -128,7 +128,8 @@ def _batches(task: Task, samples: int, seed: int, on_step: OnStep | None) -> Ite
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """The model in evaluation mode for the block; every module gets its mode back."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
@@ -175,8 +176,7 @@ class _Sums:
         self.zeros += (flat == 0).sum((0, 2)).double().reshape(shape)
         self.values += flat.shape[0] * flat.shape[2]
         self.exact = self.exact and call.exact
-        rows = _unfold(x, call, max(1, positions * size // len(x)), random)
-        rows = rows.reshape(len(rows), self.parts, -1).transpose(0, 1)
+        rows = unfolded_rows(call, size, positions, random)
         self.first += rows.sum(1, dtype=torch.float64)
         if self.second is not None:
             # single precision within a batch, double across batches: the damping is 1e5 times the rounding
@@ -204,8 +204,17 @@ class _Sums:
         )
 
 
-def _unfold(x: torch.Tensor, call: LayerCall, positions: int, random: torch.Generator) -> torch.Tensor:
-    """Randomly chosen rows of the unfolded input, shape (samples * positions, parts * n)."""
+def unfolded_rows(call: LayerCall, size: int, positions: int, random: torch.Generator) -> torch.Tensor:
+    """Rows of a call's unfolded input, as the layer pads it, shape (parts, rows, n).
+
+    Args:
+        call: With its input.
+        size: Of the batch.
+        positions: How many rows per sample, drawn at random; all where there are no more.
+        random: On the CPU; equal generators choose equal positions of inputs of equal extent.
+    """
+    x = _by_channel(call, size)
+    positions = max(1, positions * size // len(x))
     if call.kind == "convolution":
         pads = [amount for pair in reversed(call.padding) for amount in pair]
         padded = F.pad(x, pads) if any(pads) else x
@@ -222,7 +231,8 @@ def _unfold(x: torch.Tensor, call: LayerCall, positions: int, random: torch.Gene
     index = (starts[:, :, None] + offsets).to(x.device)
     spread = index.reshape(samples, 1, -1).expand(-1, channels, -1)
     patches = padded.reshape(samples, channels, -1).gather(2, spread)
-    return patches.reshape(samples, channels, -1, len(offsets)).transpose(1, 2).reshape(-1, channels * len(offsets))
+    rows = patches.reshape(samples, channels, -1, len(offsets)).transpose(1, 2)
+    return rows.reshape(-1, call.groups, channels // call.groups * len(offsets)).transpose(0, 1)
 
 
 def _patches(spatial: torch.Size, call: LayerCall) -> tuple[torch.Tensor, torch.Tensor]:
