@@ -76,7 +76,9 @@ class EvaluationSection(_Section):
     """How candidates and finalists are judged.
 
     Attributes:
-        calibration_samples: Training samples for BatchNorm recalibration.
+        calibration_samples: Training samples for calibration and BatchNorm recalibration.
+        reconstruct: Whether pruned layers get least-squares weights before anything is trained.
+        sequential: Whether they are fitted layer by layer, which is better and takes seconds per candidate.
         finetune_steps: Steps of fine-tuning of every candidate; 0 scores without training.
         learning_rate: Of fine-tuning, candidates and finalists alike.
         distill: Whether the dense model teaches.
@@ -86,6 +88,8 @@ class EvaluationSection(_Section):
     """
 
     calibration_samples: _Count = 1024
+    reconstruct: bool = True
+    sequential: bool = False
     finetune_steps: Annotated[int, Field(ge=0)] = 100
     learning_rate: _Positive = 0.01
     distill: bool = True

@@ -7,16 +7,19 @@ import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from automl_prune.budget import Budget
+from automl_prune.calibration import Calibration, CalibrationSettings, load_or_collect
 from automl_prune.channels import ChannelGraph, prove
 from automl_prune.criteria import CriterionContext, score_groups
 from automl_prune.errors import ModelError
 from automl_prune.evaluation.evaluator import Evaluator, Recipe
+from automl_prune.evaluation.reconstruct import unreconstructible
 from automl_prune.evaluation.score import score
 from automl_prune.files import tensors_digest
 from automl_prune.projection import Projector
@@ -87,6 +90,33 @@ def trace_and_prove(model: nn.Module, task: Task, device: torch.device, view: Vi
     return graph
 
 
+def calibrate(
+    model: nn.Module,
+    graph: ChannelGraph,
+    task: Task,
+    recipe: Recipe,
+    path: Path | None,
+    *,
+    seed: int,
+    device: torch.device,
+    view: View,
+) -> Calibration | None:
+    """The dense model's calibration, from ``path`` or collected and kept there; None when nothing needs it.
+
+    Says which layers cannot be reconstructed.
+    """
+    if not recipe.reconstruct:
+        return None
+    settings = CalibrationSettings(samples=recipe.calibration_samples, seed=seed)
+    calibration = load_or_collect(path, model, task, settings, device=device, view=view)
+    left = unreconstructible(graph, calibration)
+    if left:
+        names = "; ".join(f"{name}: {reason}" for name, reason in list(left.items())[:5])
+        more = f" and {len(left) - 5} more" if len(left) > 5 else ""
+        view.say(f"{len(left)} weights stay as they are cut, without reconstruction ({names}{more})")
+    return calibration
+
+
 @dataclass(frozen=True)
 class Session:
     """A prepared search. Immutable; make it with ``Session.prepare``.
@@ -131,8 +161,11 @@ class Session:
         seed: int,
         device: torch.device,
         view: View,
+        calibration: Path | None = None,
     ) -> Session:
-        """Trace, prove, check that the budget can be reached, and score the dense model.
+        """Trace, prove, check that the budget can be reached, calibrate, and score the dense model.
+
+        ``calibration`` is the file where the calibration is kept; it is collected when something needs it.
 
         Raises:
             ModelError: The model cannot run or be pruned.
@@ -141,6 +174,7 @@ class Session:
         model = model.to(device).eval()
         graph = trace_and_prove(model, task, device, view)
         limits = budget.limits(graph.dense_costs)
+        found = calibrate(model, graph, task, recipe, calibration, seed=seed, device=device, view=view)
         context = CriterionContext.of(model, seed)
         scores = {name: score_groups(graph.groups, context, name) for name in space.criteria}
         projector = Projector(graph, space, limits, scores)
@@ -157,7 +191,7 @@ class Session:
             stage(2, 2)
         show = task.metric.show
         view.say(f"Dense {task.metric.name}: {show(dense_val.value)} validation, {show(dense_test.value)} test")
-        evaluator = Evaluator(model, graph, task, scores, recipe, device)
+        evaluator = Evaluator(model, graph, task, scores, recipe, device, found)
         return cls(model, task, graph, budget, limits, space, projector, evaluator, dense_val, dense_test, device, seed)
 
     def identity(self, *, strategy: str) -> dict[str, Any]:

@@ -66,6 +66,7 @@ def export(
         seed=config.search.seed,
         device=choose_device(config.device),
         view=view,
+        calibration=directory.calibration,
     )
     opened, finetuning = open_storage(storage, run_dir), evaluation.finalist(task)
     name = study_name(directory, storage)

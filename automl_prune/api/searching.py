@@ -95,7 +95,9 @@ def search(
     place = choose_device(device)
     recipe, space = evaluation.recipe(), space or Space()
     opened = open_storage(storage, directory.path)
-    session = Session.prepare(model, task, budget, space, recipe, seed=seed, device=place, view=view)
+    session = Session.prepare(
+        model, task, budget, space, recipe, seed=seed, device=place, view=view, calibration=directory.calibration
+    )
     if not directory.baseline.is_file():
         save_tensors(directory.baseline, session.model.state_dict())
     identity = session.identity(strategy=strategy)

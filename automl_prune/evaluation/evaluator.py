@@ -1,4 +1,4 @@
-"""From a candidate to its score: prune, recalibrate, fine-tune if asked, score on validation data."""
+"""From a candidate to its score: prune, reconstruct, recalibrate, fine-tune if asked, score on validation data."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from automl_prune.calibration import Calibration
 from automl_prune.candidate import Candidate
 from automl_prune.channels import ChannelGraph, Plan, prune
 from automl_prune.costs import count_macs, count_params
@@ -19,8 +20,10 @@ from automl_prune.criteria import keep_best
 from automl_prune.errors import ConfigError, EvaluationError, PlanError
 from automl_prune.evaluation.batchnorm import recalibrate
 from automl_prune.evaluation.finetune import FineTuning, finetune
+from automl_prune.evaluation.reconstruct import reconstruct
 from automl_prune.evaluation.record import Evaluation
 from automl_prune.evaluation.score import score
+from automl_prune.evaluation.sequential import reconstruct_sequentially
 from automl_prune.registry import nearest
 from automl_prune.seeding import derive_seed
 from automl_prune.tasks.base import Score, Split, Task
@@ -31,16 +34,25 @@ class Recipe:
     """How candidates are evaluated.
 
     Attributes:
-        calibration_samples: Training samples for BatchNorm recalibration.
+        calibration_samples: Training samples for calibration and BatchNorm recalibration.
         finetuning: Rung 1; None scores without any training (rung 0).
+        reconstruct: Whether layers that lost inputs get the least-squares weights (``reconstruct``).
+        sequential: Whether they are then fitted once more layer by layer (``reconstruct_sequentially``): better, and
+            slower by a partial forward pass per layer; only with ``reconstruct``.
+        recalibrate: Whether running statistics of norms are measured anew.
     """
 
     calibration_samples: int = 1024
     finetuning: FineTuning | None = None
+    reconstruct: bool = False
+    sequential: bool = False
+    recalibrate: bool = True
 
     def __post_init__(self) -> None:
         if self.calibration_samples < 1:
             raise ConfigError(f"calibration needs at least 1 sample, got {self.calibration_samples}")
+        if self.sequential and not self.reconstruct:
+            raise ConfigError("sequential reconstruction is a kind of reconstruction; set reconstruct to true as well")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +76,10 @@ class Evaluator:
         scores: Channel scores by criterion and group, computed once.
         recipe: How to evaluate.
         device: Where everything runs.
+        calibration: Of the dense model; needed when the recipe reconstructs.
+
+    Raises:
+        ConfigError: The recipe reconstructs, and there is no calibration.
     """
 
     def __init__(
@@ -74,9 +90,13 @@ class Evaluator:
         scores: Mapping[str, Mapping[str, torch.Tensor]],
         recipe: Recipe,
         device: torch.device,
+        calibration: Calibration | None = None,
     ) -> None:
+        if recipe.reconstruct and calibration is None:
+            raise ConfigError("reconstruction needs a calibration of the dense model; collect one, or set it to false")
         self.model, self.graph, self.task, self.recipe, self.device = model, graph, task, recipe, device
         self.scores = scores
+        self.calibration = calibration
         self._example = tuple(tensor[:1].to(device) for tensor in task.example_inputs)
 
     def plan(self, candidate: Candidate) -> Plan:
@@ -111,7 +131,7 @@ class Evaluator:
         """
         start = time.perf_counter()
         plan = self.plan(candidate)
-        small = self._start(plan)
+        small = self.compress(plan)
         finetuning = self.recipe.finetuning
         if finetuning is not None:
             small = self._finetune(small, finetuning, seed, on_step)
@@ -137,19 +157,33 @@ class Evaluator:
     ) -> Trained:
         """Fine-tune a candidate from the dense weights for longer, and score it on validation and test data."""
         start = time.perf_counter()
-        small = self._finetune(self._start(self.plan(candidate)), finetuning, seed, on_step)
+        small = self._finetune(self.compress(self.plan(candidate)), finetuning, seed, on_step)
         val, test = self._score(small, "val"), self._score(small, "test")
         return Trained(small, val, test, finetuning.steps, time.perf_counter() - start)
 
-    def _start(self, plan: Plan) -> nn.Module:
-        """The pruned model with recalibrated norms, its costs checked against independent counts."""
+    def compress(self, plan: Plan) -> nn.Module:
+        """The pruned model, reconstructed and recalibrated as the recipe says, not trained.
+
+        Its costs are checked against independent counts; what differs raises ``EvaluationError``.
+        """
         small = prune(self.model, plan)
         counted = {"macs": count_macs(small, self._example), "params": count_params(small)}
         planned = {name: cost.value for name, cost in plan.costs().items()}
         if counted != planned:
             raise EvaluationError(f"the pruned model has {counted}, its plan says {planned}; please report this model")
-        recalibrate(small, self.task, samples=self.recipe.calibration_samples, device=self.device)
+        self._repair(small, plan)
         return small
+
+    def _repair(self, small: nn.Module, plan: Plan) -> None:
+        samples, calibration = self.recipe.calibration_samples, self.calibration
+        if self.recipe.sequential:
+            assert calibration is not None
+            reconstruct_sequentially(small, self.model, plan, calibration, self.task, device=self.device)
+        elif self.recipe.reconstruct:
+            assert calibration is not None
+            reconstruct(small, self.model, plan, calibration)
+        if self.recipe.recalibrate:
+            recalibrate(small, self.task, samples=samples, device=self.device)
 
     def _score(self, model: nn.Module, split: Split) -> Score:
         """The score, which must be a number: NaN would be neither better nor worse than anything."""

@@ -31,6 +31,11 @@ class RunDirectory:
         return self.path / "baseline.safetensors"
 
     @property
+    def calibration(self) -> Path:
+        """Statistics of what the dense model's layers read."""
+        return self.path / "calibration.safetensors"
+
+    @property
     def front_csv(self) -> Path:
         """The front as a table."""
         return self.path / "front.csv"

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 
+from automl_prune.calibration import CalibrationSettings, collect
 from automl_prune.candidate import Candidate, GroupChoice
 from automl_prune.channels import ChannelGraph
 from automl_prune.criteria import CriterionContext, score_groups
@@ -24,9 +25,11 @@ CPU = torch.device("cpu")
 
 
 def _evaluator(model: nn.Module, task: Task, recipe: Recipe) -> Evaluator:
+    model.eval()
     graph = ChannelGraph.trace(model, task.example_inputs)
     scores = {"l1": score_groups(graph.groups, CriterionContext.of(model), "l1")}
-    return Evaluator(model.eval(), graph, task, scores, recipe, CPU)
+    calibration = collect(model, task, CalibrationSettings(128), device=CPU) if recipe.reconstruct else None
+    return Evaluator(model, graph, task, scores, recipe, CPU, calibration)
 
 
 def _half(evaluator: Evaluator) -> Candidate:
@@ -180,3 +183,30 @@ def test_a_score_that_is_no_number_is_an_error(regression_task: Task) -> None:
         model.get_parameter("3.bias").fill_(math.nan)
     with pytest.raises(EvaluationError, match="rmse on val is nan"):
         evaluator.evaluate(_half(evaluator), seed=0)
+
+
+def test_what_a_recipe_switches_on_is_done_in_order(digits_task: Task, tiny_resnet: nn.Module) -> None:
+    """Weights are those of reconstruction alone, running statistics those of recalibration after it."""
+    finetune(tiny_resnet, digits_task, FineTuning(steps=20, learning_rate=0.1, distillation=0), seed=0, device=CPU)
+    kept = _half(_evaluator(tiny_resnet, digits_task, Recipe(128)))
+    models = {}
+    for reconstruct, recalibrated in ((False, False), (False, True), (True, False), (True, True)):
+        evaluator = _evaluator(tiny_resnet, digits_task, Recipe(128, None, reconstruct, recalibrate=recalibrated))
+        models[reconstruct, recalibrated] = evaluator.compress(evaluator.plan(kept)).state_dict()
+    plain, both = models[False, False], models[True, True]
+    for name, tensor in both.items():
+        statistic = "running" in name or "tracked" in name
+        assert torch.equal(tensor, models[True, False][name]) != statistic
+        read = name.endswith("weight") and tensor.dim() > 1 and name != "conv1.weight"
+        assert torch.equal(models[True, False][name], plain[name]) != (read or name == "fc.bias")
+        assert torch.equal(models[False, True][name], plain[name]) != statistic
+    evaluator = _evaluator(tiny_resnet, digits_task, Recipe(128, None, reconstruct=True, sequential=True))
+    assert not torch.equal(evaluator.compress(evaluator.plan(kept)).state_dict()["fc.weight"], both["fc.weight"])
+
+
+def test_reconstruction_without_what_it_needs_is_refused(digits_task: Task, tiny_resnet: nn.Module) -> None:
+    evaluator = _evaluator(tiny_resnet, digits_task, Recipe(64))
+    with pytest.raises(ConfigError, match="needs a calibration"):
+        Evaluator(tiny_resnet, evaluator.graph, digits_task, evaluator.scores, Recipe(64, reconstruct=True), CPU)
+    with pytest.raises(ConfigError, match="set reconstruct to true"):
+        Recipe(sequential=True)
