@@ -37,6 +37,19 @@ def test_what_was_concatenated_is_taken_apart_by_the_tensors_sizes() -> None:
     assert check(net).widths == {"a": 8, "b": 8}  # two groups: nothing ties the parts
 
 
+def test_a_free_dimension_stays_free_when_it_is_viewed() -> None:
+    """EvoNorm's group statistics: expanded to a group's channels, then viewed as all of them."""
+
+    def forward(m: Any, x: Any) -> Any:
+        y = m.a(x)
+        b, c, h, w = y.shape
+        grouped = y.reshape(b, 2, c // 2, h, w)
+        spread = grouped.std((2, 3, 4), keepdim=True).expand(grouped.shape).reshape(y.shape)
+        return m.head(y / spread)
+
+    assert check(Net(forward, a=conv(3, 8), head=head(8))).widths == {"a": 4}
+
+
 class Partial(nn.Module):
     """A part of the channels is convolved, the rest passes (FasterNet, arXiv:2303.03667); sizes are attributes."""
 

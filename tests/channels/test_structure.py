@@ -216,7 +216,7 @@ def test_nothing_keeps_a_dead_model_alive() -> None:
     net = nn.Sequential(conv(3, 8), head(8))
     graph = prove(net, ChannelGraph.trace(net, INPUTS), INPUTS)
     small = prune(net, graph.plan({"0": [1, 2]}))
-    dead = [weakref.ref(net), weakref.ref(small), weakref.ref(net[0].weight)]
+    dead: list[Any] = [weakref.ref(net), weakref.ref(small), weakref.ref(net[0].weight)]
     del net, small
     gc.collect()
     assert [reference() for reference in dead] == [None, None, None]

@@ -28,11 +28,7 @@ def structural(p: Provenance, call: Call) -> None:
     for dim, array in labels.dims.items():
         if (array < 0).all():
             continue
-        shape = [1] * source.dim()
-        shape[dim] = -1
-        spread = torch.from_numpy(array).reshape(shape).expand(source.shape)
-        moved = _run_on_labels(call, spread)
-        varying = [d for d in range(moved.dim()) if moved.shape[d] > 1 and moved.stride(d) != 0]
+        moved, varying = _moved(call, source, dim, array)
         grid = moved[tuple(slice(None) if d in varying else 0 for d in range(moved.dim()))].numpy()
         if {x for x in np.unique(grid).tolist() if x >= 0} != {x for x in array.tolist() if x >= 0}:
             p.protect(array, f"{call.name} picks some of them by their number")
@@ -44,7 +40,19 @@ def structural(p: Provenance, call: Call) -> None:
         if call.func.overloadpacket in _RESHAPES:
             p.claim(len(array), array)
             p.claim(out.shape[target], along)
+    for dim, array in labels.dims.items():
+        if (array == FREE).all():  # whatever a free dimension becomes a part of is free
+            for target in _moved(call, source, dim, np.arange(len(array)))[1]:
+                dims.setdefault(target, np.full(out.shape[target], FREE, dtype=np.int64))
     p.assign(out, Labels(dims, labels.activation, labels.made))
+
+
+def _moved(call: Call, source: torch.Tensor, dim: int, array: IntArray) -> tuple[torch.Tensor, list[int]]:
+    """The labels of one dimension after the operator, and the dimensions they may vary along."""
+    shape = [1] * source.dim()
+    shape[dim] = -1
+    moved = _run_on_labels(call, torch.from_numpy(array).reshape(shape).expand(source.shape))
+    return moved, [d for d in range(moved.dim()) if moved.shape[d] > 1 and moved.stride(d) != 0]
 
 
 def _run_on_labels(call: Call, labels: torch.Tensor) -> torch.Tensor:
