@@ -24,6 +24,9 @@ class Profile:
         lines = [self.graph.plan({}).explain(), ""]
         for metric, (least, _) in self.reachable.items():
             lines.append(f"reachable with the search space: {metric} from {least / self.graph.dense_costs[metric]:.1%}")
+        lines += [
+            f"recomputed from what is left: {', '.join(g.mixes)} over {g.name}" for g in self.graph.groups if g.mixes
+        ]
         lines += [f"protected: {s.name} ({s.width} channels): {s.reason}" for s in self.graph.skipped]
         return "\n".join(lines)
 
