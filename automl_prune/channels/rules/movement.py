@@ -30,6 +30,7 @@ def structural(p: Provenance, call: Call) -> None:
             continue
         moved, varying = _moved(call, source, dim, array)
         grid = moved[tuple(slice(None) if d in varying else 0 for d in range(moved.dim()))].numpy()
+        varying, grid = _without_copies(varying, grid)
         if {x for x in np.unique(grid).tolist() if x >= 0} != {x for x in array.tolist() if x >= 0}:
             p.protect(array, f"{call.name} picks some of them by their number")
         target, along = _as_one_dimension(p, varying, grid)
@@ -62,19 +63,23 @@ def _run_on_labels(call: Call, labels: torch.Tensor) -> torch.Tensor:
     return moved
 
 
+def _without_copies(varying: list[int], grid: IntArray) -> tuple[list[int], IntArray]:
+    """The dimensions that labels really vary along, and the grid over those: what is constant is a copy."""
+    left = list(varying)
+    for position in range(len(left) - 1, -1, -1):
+        if (grid == grid.take([0], axis=position)).all():
+            grid = np.asarray(grid.take(0, axis=position))
+            del left[position]
+    return left, grid
+
+
 def _as_one_dimension(p: Provenance, varying: list[int], grid: IntArray) -> tuple[int | None, IntArray]:
-    """Which single dimension the labels vary along, and one label per position of it.
+    """Which single dimension carries the labels, and one label per position of it.
 
     ``grid`` holds the labels over the dimensions ``varying`` alone. Where they vary along several (a channel axis
     viewed as heads x width, or shuffled into space), tensors stay rectangular only if whole slices are removed: all
     labels of a slice are tied, along the dimension that leaves the most classes.
     """
-    varying = list(varying)
-    for position in range(len(varying) - 1, -1, -1):  # drop what is constant after a copy
-        first = grid.take([0], axis=position)
-        if (grid == first).all():
-            grid = np.asarray(grid.take(0, axis=position))
-            del varying[position]
     if not varying:
         return None, np.zeros(0, dtype=np.int64)
     if len(varying) == 1:
