@@ -1,0 +1,143 @@
+"""Which models can be pruned, and is the result right? automl-prune and Torch-Pruning on torchvision and timm.
+
+    pip install -e ".[coverage]"
+    python experiments/benchmarks/coverage.py                      # everything, hours; goes on where it stopped
+    python experiments/benchmarks/coverage.py --only "timm/resnet*" --again
+
+timm and Torch-Pruning belong to this benchmark alone; without them their models and columns are left out. Each
+measurement is a process with a time and a memory limit and adds a line to ``runs/coverage/results.jsonl``; the table
+and ``coverage.json`` under ``experiments/benchmarks/results/`` are computed from all lines.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+import json
+import os
+import platform
+import sys
+import warnings
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from coverage_lib import table
+from coverage_lib.runs import Journal, Limits, command_for, measured
+
+HERE = Path(__file__).parent
+
+
+def main() -> None:
+    """Measure what is missing, then write the tables."""
+    arguments = parsed()
+    if arguments.measure:
+        return measure(arguments)
+    from automl_prune.files import write_json, write_text
+    from coverage_lib import peer
+    from coverage_lib.models import catalogue
+
+    entries = catalogue()
+    wanted = [name for name in entries if fnmatch.fnmatch(name, arguments.only)]
+    if not wanted:
+        sys.exit(f"--only {arguments.only!r} matches none of the {len(entries)} models, e.g. {next(iter(entries))}")
+    tools = table.TOOLS if arguments.tool == "both" else (arguments.tool,)
+    if peer.available() is None:
+        tools = tuple(tool for tool in tools if tool == "ours")
+    limits = Limits(arguments.timeout, int(arguments.memory * 2**30), arguments.threads)
+    journal = Journal(arguments.journal)
+    known = {} if arguments.again else journal.read()
+    todo = [(name, tool) for name in wanted for tool in tools if (name, tool) not in known]
+    for number, (name, tool) in enumerate([] if arguments.table else todo, 1):
+        result = measured(command_for(name, tool, onnx=not arguments.no_onnx), limits)
+        result |= {"model": name, "tool": tool, "kind": entries[name].kind, "size": entries[name].size}
+        journal.append(result)
+        print(f"{number}/{len(todo)} {name} {tool}: {table.verdict(result)}, {result['seconds']} s", flush=True)
+    results = {key: result for key, result in journal.read().items() if key[0] in entries}
+    document = {
+        "environment": environment(limits),
+        "summary": table.summary(results),
+        "results": sorted(results.values(), key=lambda result: (result["model"], result["tool"])),
+    }
+    write_json(arguments.out / "coverage.json", document)
+    write_text(arguments.out / "coverage.md", table.markdown(results, notes(document["environment"])))
+    print(table.sentence(document["summary"]))
+    return None
+
+
+def measure(arguments: argparse.Namespace) -> None:
+    """Measure one model in this process; facts go to the report file as they are found."""
+    warnings.simplefilter("ignore")
+    import torch
+
+    from coverage_lib import ours, peer
+    from coverage_lib.models import catalogue
+
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    with arguments.report.open("a", encoding="utf-8") as file:
+
+        def report(facts: dict[str, Any]) -> None:
+            file.write(json.dumps(facts) + "\n")
+            file.flush()
+
+        entry = catalogue()[arguments.measure]
+        if arguments.tool == "ours":
+            ours.measure(entry, report, onnx=not arguments.no_onnx)
+        else:
+            peer.measure(entry, report)
+
+
+def environment(limits: Limits) -> dict[str, Any]:
+    """What the figures depend on."""
+    versions = {}
+    for package in ("automl-prune", "torch", "torchvision", "timm", "torch-pruning", "onnxruntime"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = None
+    return {
+        "versions": versions,
+        "python": platform.python_version(),
+        "cores": os.cpu_count(),
+        "threads": limits.threads,
+        "timeout_seconds": limits.seconds,
+    }
+
+
+def notes(found: dict[str, Any]) -> list[str]:
+    """What a reader of the table has to know."""
+    versions = ", ".join(f"{name} {number}" for name, number in found["versions"].items() if number)
+    return [
+        f"{versions}; {found['threads']} thread(s), at most {found['timeout_seconds']:.0f} s a model; seconds are of the "
+        "processor.",
+        "Random weights, made lively (norms, scales and embeddings redrawn, layers of unit output); every group cut to a "
+        "random half.",
+        "`exact`: the pruned model equals the dense one with every removed parameter element zero, in double precision "
+        f"to {table.EXACT:g} of the largest output. `exact, statistics frozen`: equal when norms and reductions over "
+        "channels use the dense model's statistics in both. The same judge for both tools.",
+        "`sensitivity`: by how much removing the channels changes the output; were it tiny, the comparison would be empty.",
+        "`params left` is what half of all prunable widths leaves; less means that more was prunable.",
+        "Torch-Pruning: `tp.pruner.BasePruner`, random importance, ratio 0.5, the model's output layers ignored.",
+    ]
+
+
+def parsed() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="*", help="pattern of names, e.g. 'timm/resnet*'")
+    parser.add_argument("--again", action="store_true", help="measure also what has a result")
+    parser.add_argument("--tool", default="both", choices=("both", *table.TOOLS))
+    parser.add_argument("--timeout", type=float, default=300, help="seconds for one model")
+    parser.add_argument("--memory", type=float, default=10, help="GiB for one model")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--no-onnx", action="store_true", help="leave the export out")
+    parser.add_argument("--table", action="store_true", help="only write the tables again")
+    parser.add_argument("--journal", type=Path, default=Path("runs/coverage/results.jsonl"))
+    parser.add_argument("--out", type=Path, default=HERE / "results")
+    parser.add_argument("--measure", help=argparse.SUPPRESS)
+    parser.add_argument("--report", type=Path, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
