@@ -13,17 +13,19 @@ from __future__ import annotations
 
 import argparse
 import fnmatch
-import json
 import os
 import platform
 import sys
 import warnings
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from coverage_lib import table
-from coverage_lib.runs import Journal, Limits, command_for, measured
+from automl_prune.files import write_json, write_text
+from coverage_lib import ours, peer, table
+from coverage_lib.models import catalogue
+from coverage_lib.runs import Journal, Limits, measured
 
 HERE = Path(__file__).parent
 
@@ -31,12 +33,7 @@ HERE = Path(__file__).parent
 def main() -> None:
     """Measure what is missing, then write the tables."""
     arguments = parsed()
-    if arguments.measure:
-        return measure(arguments)
-    from automl_prune.files import write_json, write_text
-    from coverage_lib import peer
-    from coverage_lib.models import catalogue
-
+    warnings.simplefilter("ignore")  # of timm and the exporters
     entries = catalogue()
     wanted = [name for name in entries if fnmatch.fnmatch(name, arguments.only)]
     if not wanted:
@@ -49,7 +46,8 @@ def main() -> None:
     known = {} if arguments.again else journal.read()
     todo = [(name, tool) for name in wanted for tool in tools if (name, tool) not in known]
     for number, (name, tool) in enumerate([] if arguments.table else todo, 1):
-        result = measured(command_for(name, tool, onnx=not arguments.no_onnx), limits)
+        action = partial(ours.measure, onnx=not arguments.no_onnx) if tool == "ours" else peer.measure
+        result = measured(partial(action, entries[name]), limits)
         result |= {"model": name, "tool": tool, "kind": entries[name].kind, "size": entries[name].size}
         journal.append(result)
         print(f"{number}/{len(todo)} {name} {tool}: {table.verdict(result)}, {result['seconds']} s", flush=True)
@@ -62,29 +60,6 @@ def main() -> None:
     write_json(arguments.out / "coverage.json", document)
     write_text(arguments.out / "coverage.md", table.markdown(results, notes(document["environment"])))
     print(table.sentence(document["summary"]))
-    return None
-
-
-def measure(arguments: argparse.Namespace) -> None:
-    """Measure one model in this process; facts go to the report file as they are found."""
-    warnings.simplefilter("ignore")
-    import torch
-
-    from coverage_lib import ours, peer
-    from coverage_lib.models import catalogue
-
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    with arguments.report.open("a", encoding="utf-8") as file:
-
-        def report(facts: dict[str, Any]) -> None:
-            file.write(json.dumps(facts) + "\n")
-            file.flush()
-
-        entry = catalogue()[arguments.measure]
-        if arguments.tool == "ours":
-            ours.measure(entry, report, onnx=not arguments.no_onnx)
-        else:
-            peer.measure(entry, report)
 
 
 def environment(limits: Limits) -> dict[str, Any]:
@@ -134,8 +109,6 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--table", action="store_true", help="only write the tables again")
     parser.add_argument("--journal", type=Path, default=Path("runs/coverage/results.jsonl"))
     parser.add_argument("--out", type=Path, default=HERE / "results")
-    parser.add_argument("--measure", help=argparse.SUPPRESS)
-    parser.add_argument("--report", type=Path, help=argparse.SUPPRESS)
     return parser.parse_args()
 
 

@@ -138,7 +138,7 @@ def _dense_outputs() -> Iterator[Entry]:
         "fasterrcnn_resnet50_fpn", "fasterrcnn_mobilenet_v3_large_fpn", "retinanet_resnet50_fpn", "fcos_resnet50_fpn",
         "maskrcnn_resnet50_fpn_v2", "ssdlite320_mobilenet_v3_large", "ssd300_vgg16",
     ):  # fmt: skip
-        size = 320 if name.startswith("ssd") else 64
+        size = {"ssdlite320_mobilenet_v3_large": 320, "ssd300_vgg16": 300}.get(name, 64)
         yield Entry(f"torchvision/{name}.backbone", "backbone", _backbone(_call(detection, name, **bare)), size)
 
 

@@ -25,9 +25,7 @@ from automl_prune.seeding import generator, seeded
 from coverage_lib import oracle
 from coverage_lib.models import Entry
 from coverage_lib.preparation import enliven
-
-Report = Callable[[dict[str, Any]], None]
-"""Takes new facts; what was reported before a crash or a timeout is kept."""
+from coverage_lib.runs import Report
 
 
 def measure(entry: Entry, report: Report, *, onnx: bool = True) -> None:

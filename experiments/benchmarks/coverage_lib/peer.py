@@ -8,6 +8,7 @@ rectangular. Nothing is written for single models.
 from __future__ import annotations
 
 import copy
+from contextlib import suppress
 from importlib.metadata import version
 from typing import Any
 
@@ -20,7 +21,8 @@ from automl_prune.costs import count_params
 from automl_prune.seeding import seeded
 from coverage_lib import oracle
 from coverage_lib.models import CLASSES, Entry
-from coverage_lib.ours import Report, build, same_shapes, step, timed, trainable
+from coverage_lib.ours import build, same_shapes, step, timed, trainable
+from coverage_lib.runs import Report
 
 
 def available() -> str | None:
@@ -64,16 +66,24 @@ def measure(entry: Entry, report: Report) -> None:
 
 
 def output_layers(model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> list[nn.Module]:
-    """The layers whose channels are the model's output: found by our trace where it can, else by their width."""
+    """The layers whose channels are the model's output, as a user names them.
+
+    By their width, by our trace where it works, and by the peer's own graph: whatever is tied to an output.
+    """
+    import torch_pruning as tp
+
     modules = dict(model.named_modules())
     found: list[Any] = [m for m in modules.values() if isinstance(m, nn.Linear) and m.out_features == CLASSES]
     found += [m for m in modules.values() if isinstance(m, _ConvNd) and m.out_channels == CLASSES]
-    try:
-        graph = ChannelGraph.trace(model.float(), inputs)
-        names = [s.name for s in graph.skipped if "model's output" in s.reason]
-        found += [modules[name] for name in names if name in modules and modules[name] not in found]
-    except Exception:  # ours fails on this model; the widths have to do
-        pass
-    finally:
-        model.double()
-    return found
+    with suppress(Exception):  # where ours fails, the others have to do
+        graph = ChannelGraph.trace(copy.deepcopy(model).float(), inputs)
+        found += [modules[s.name] for s in graph.skipped if "model's output" in s.reason and s.name in modules]
+    with suppress(Exception):  # the measurement proper will meet it again
+        twin = copy.deepcopy(model)
+        names = {module: name for name, module in twin.named_modules()}
+        groups = tp.DependencyGraph().build_dependency(twin, tuple(t.double() for t in inputs)).get_all_groups()
+        for group in groups:
+            layers = [dep.target.module for dep, _ in group]
+            if any(isinstance(layer, tp.ops._OutputOp) for layer in layers):
+                found += [modules[names[m]] for m in layers if isinstance(m, (nn.Linear, _ConvNd)) and m in names]
+    return list(dict.fromkeys(found))

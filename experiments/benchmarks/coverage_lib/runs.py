@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import resource
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Sequence
+import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+Report = Callable[[dict[str, Any]], None]
+"""Takes new facts; what was reported before a crash or a timeout is kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,54 +47,59 @@ class Journal:
     def append(self, result: dict[str, Any]) -> None:
         """Add one result."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        torn = self.path.is_file() and not self.path.read_bytes().endswith(b"\n") and self.path.stat().st_size
+        torn = self.path.is_file() and self.path.stat().st_size and not self.path.read_bytes().endswith(b"\n")
         with self.path.open("a", encoding="utf-8") as file:
             file.write(("\n" if torn else "") + json.dumps(result) + "\n")
 
 
-def measured(command: Sequence[str], limits: Limits) -> dict[str, Any]:
-    """Run a measuring command and gather what it reported.
+def measured(action: Callable[[Report], None], limits: Limits) -> dict[str, Any]:
+    """Run a measurement in a forked process and gather what it reported.
 
-    Args:
-        command: Appends one JSON object per line to the file whose path is added as its last argument.
-        limits: What it may use.
+    Forked, because importing torch and the model collections takes longer than many a measurement. This process must
+    not have run parallel code before.
 
     Returns:
-        The joined reports; ``status`` is ``done``, ``crash`` or ``timeout`` (``stage`` says where), ``error`` the end of
-        what it wrote to standard error when it crashed.
+        The joined reports; ``status`` is ``done``, ``crash`` or ``timeout`` (``stage`` says where); a crash has
+        ``error`` and ``where``.
     """
-    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-    environment = os.environ | dict.fromkeys(names, str(limits.threads))
     with tempfile.TemporaryDirectory() as folder:
-        path, errors = Path(folder) / "report", Path(folder) / "errors"
+        path = Path(folder) / "report"
+        path.touch()
         start = time.monotonic()
-        with errors.open("wb") as stream:
-            process = subprocess.Popen(
-                [*command, str(path)],
-                stdout=subprocess.DEVNULL,
-                stderr=stream,
-                env=environment,
-                preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_DATA, (limits.memory, limits.memory)),
-            )
-            try:
-                status = "crash" if process.wait(limits.seconds) else "done"
-            except subprocess.TimeoutExpired:
-                status = "timeout"
-            finally:  # also on Ctrl-C
-                process.kill()
-                process.wait()
-        result: dict[str, Any] = {}
-        for line in path.read_text().splitlines() if path.is_file() else []:
+        process = multiprocessing.get_context("fork").Process(target=_child, args=(action, path, limits))
+        process.start()
+        try:
+            process.join(limits.seconds)
+            status = "timeout" if process.is_alive() else "crash" if process.exitcode else "done"
+        finally:  # also on Ctrl-C
+            process.kill()
+            process.join()
+        result: dict[str, Any] = {"error": f"exit status {process.exitcode}"} if status == "crash" else {}
+        for line in path.read_text(encoding="utf-8").splitlines():
             result |= json.loads(line)
-        result |= {"status": status, "seconds": round(time.monotonic() - start, 1)}
-        if status == "crash":
-            lines = errors.read_text(errors="replace").strip().splitlines()
-            result["error"] = (lines[-1] if lines else f"exit status {process.returncode}")[:300]
-            result["where"] = [line.strip() for line in lines if line.strip().startswith("File ")][-1:]
-    return result
+    return result | {"status": status, "seconds": round(time.monotonic() - start, 1)}
 
 
-def command_for(model: str, tool: str, *, onnx: bool) -> list[str]:
-    """The command that measures one model."""
-    script = Path(__file__).parents[1] / "coverage.py"
-    return [sys.executable, str(script), "--measure", model, "--tool", tool, *([] if onnx else ["--no-onnx"]), "--report"]
+def _child(action: Callable[[Report], None], path: Path, limits: Limits) -> None:
+    resource.setrlimit(resource.RLIMIT_DATA, (limits.memory, limits.memory))
+    silence = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(silence, 1)  # models and exporters print
+    os.dup2(silence, 2)
+    import torch
+
+    torch.set_num_threads(limits.threads)
+    with path.open("a", encoding="utf-8") as file:
+
+        def report(facts: dict[str, Any]) -> None:
+            file.write(json.dumps(facts) + "\n")
+            file.flush()
+
+        try:
+            action(report)
+        except BaseException as error:  # whatever a model or a tool raises is the finding
+            frames = traceback.extract_tb(error.__traceback__)
+            where = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+            report({"error": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}", "where": where})
+            file.close()
+            os._exit(1)
+    os._exit(0)
