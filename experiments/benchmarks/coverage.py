@@ -22,10 +22,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from automl_prune.files import write_json, write_text
 from coverage_lib import ours, peer, table
 from coverage_lib.models import catalogue
 from coverage_lib.runs import Journal, Limits, measured
+
+from automl_prune.files import write_json, write_text
 
 HERE = Path(__file__).parent
 
@@ -83,14 +84,17 @@ def notes(found: dict[str, Any]) -> list[str]:
     """What a reader of the table has to know."""
     versions = ", ".join(f"{name} {number}" for name, number in found["versions"].items() if number)
     return [
-        f"{versions}; {found['threads']} thread(s), at most {found['timeout_seconds']:.0f} s a model; seconds are of the "
-        "processor.",
-        "Random weights, made lively (norms, scales and embeddings redrawn, layers of unit output); every group cut to a "
-        "random half.",
+        f"{versions}; {found['threads']} thread(s), at most {found['timeout_seconds']:.0f} s a model; seconds are of "
+        "the processor.",
+        "Random weights, made lively (norms, scales and embeddings redrawn, layers of unit output); every group cut to "
+        "a random half.",
         "`exact`: the pruned model equals the dense one with every removed parameter element zero, in double precision "
         f"to {table.EXACT:g} of the largest output. `exact, statistics frozen`: equal when norms and reductions over "
-        "channels use the dense model's statistics in both. The same judge for both tools.",
-        "`sensitivity`: by how much removing the channels changes the output; were it tiny, the comparison would be empty.",
+        "channels use the dense model's statistics in both. `exact, recomputed`: equal when the dense model computes "
+        "what looks across channels from those that are left. The same judge for both tools; its errors stand in this "
+        "order.",
+        "`sensitivity`: by how much removing the channels changes the output; were it tiny, the comparison would be "
+        "empty.",
         "`params left` is what half of all prunable widths leaves; less means that more was prunable.",
         "Torch-Pruning: `tp.pruner.BasePruner`, random importance, ratio 0.5, the model's output layers ignored.",
     ]

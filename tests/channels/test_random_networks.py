@@ -197,9 +197,7 @@ def _selection(width: int, size: int) -> Step:
         weights = weights.view(x.size(0), 2, -1, 1, 1).softmax(1)
         return (y * weights).sum(1)
 
-    return Step(
-        4 * size, run, a=conv(width, 4 * size), b=conv(width, 4 * size, 1), choose=conv(4 * size, 8 * size, 1)
-    )
+    return Step(4 * size, run, a=conv(width, 4 * size), b=conv(width, 4 * size, 1), choose=conv(4 * size, 8 * size, 1))
 
 
 def _one_channel(width: int, size: int) -> Step:
@@ -280,7 +278,7 @@ def _check(program: Program, head: str) -> ChannelGraph:
         if isinstance(module, Neutral):
             module.normalises = False
     assert proof_error(neutral, plan, inputs) < 1e-9
-    restored = slice_model(fresh, plan.slices)
+    restored = slice_model(fresh, plan.slices, plan.sizes)
     restored.load_state_dict(small.state_dict())
     assert torch.equal(restored(inputs[0]), small(inputs[0]))
     small.train()(inputs[0]).sum().backward()

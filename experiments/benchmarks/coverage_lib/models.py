@@ -121,7 +121,9 @@ def _torchvision() -> Iterator[Entry]:
 
     for kind, sizes in (("cnn", _TORCHVISION_CNN), ("attention", _TORCHVISION_ATTENTION)):
         for name, size in sizes.items():
-            yield Entry(f"torchvision/{name}", kind, _call(models, name, num_classes=CLASSES, **_FRESH.get(name, {})), size)
+            yield Entry(
+                f"torchvision/{name}", kind, _call(models, name, num_classes=CLASSES, **_FRESH.get(name, {})), size
+            )
 
 
 def _dense_outputs() -> Iterator[Entry]:

@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.utils._pytree import tree_leaves
 
-from automl_prune.channels import ChannelGraph, proof_error, prove, prune, slice_model
+from automl_prune.channels import ChannelGraph, Plan, proof_error, prove, prune, slice_model
 from automl_prune.costs import count_macs, count_params
 from automl_prune.errors import AutomlPruneError
 from automl_prune.export.onnx import export_onnx
@@ -47,12 +47,12 @@ def measure(entry: Entry, report: Report, *, onnx: bool = True) -> None:
     report({"pruned": True, "params_left": count_params(small)})
     step(report, "forward", lambda: same_shapes(model, small, inputs))
     step(report, "backward", lambda: trainable(model, small, inputs))
-    step(report, "reload", lambda: reloads(fresh, small, plan.slices, inputs))
+    step(report, "reload", lambda: reloads(fresh, small, plan, inputs))
     step(report, "deepcopy", lambda: copies(small, inputs))
     step(report, "costs", lambda: costs_agree(graph, plan, model, small, inputs))
     doubles = tuple(t[:1].double() for t in inputs)
     step(report, "proof_error", lambda: proof_error(copy.deepcopy(model).double(), plan, doubles))
-    step(report, "oracle", lambda: independent(model, plan.slices, doubles))
+    step(report, "oracle", lambda: independent(model, plan, doubles))
     if onnx:
         step(report, "onnx", lambda: exports(model, small, inputs))
 
@@ -151,9 +151,9 @@ def trainable(dense: nn.Module, small: nn.Module, inputs: tuple[torch.Tensor, ..
     return True
 
 
-def reloads(fresh: nn.Module, small: nn.Module, slices: Any, inputs: tuple[torch.Tensor, ...]) -> bool:
+def reloads(fresh: nn.Module, small: nn.Module, plan: Plan, inputs: tuple[torch.Tensor, ...]) -> bool:
     """Whether the factory's fresh model, cut by the plan's slices, takes the pruned weights and computes the same."""
-    restored = slice_model(fresh, slices)
+    restored = slice_model(fresh, plan.slices, plan.sizes)
     restored.load_state_dict(small.state_dict(), strict=True)
     for (_, target), (_, source) in zip(restored.named_buffers(), small.named_buffers(), strict=True):
         if target.shape != source.shape:
@@ -180,12 +180,12 @@ def costs_agree(graph: Any, plan: Any, dense: nn.Module, small: nn.Module, input
     return True
 
 
-def independent(model: nn.Module, slices: Any, doubles: tuple[torch.Tensor, ...]) -> dict[str, float]:
+def independent(model: nn.Module, plan: Plan, doubles: tuple[torch.Tensor, ...]) -> dict[str, float]:
     """The oracle's judgement of the plan's index maps."""
     dense = copy.deepcopy(model).double()
     tagged = copy.deepcopy(dense)
     oracle.tag(tagged)
-    pruned = slice_model(tagged, slices)
+    pruned = slice_model(tagged, plan.slices, plan.sizes)
     kept = oracle.untag(pruned, oracle.floats(dense))
     return oracle.judge(dense, pruned, kept, doubles)
 

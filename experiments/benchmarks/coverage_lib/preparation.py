@@ -42,7 +42,11 @@ def enliven(model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
 
 def _redraw(parameter: nn.Parameter) -> None:
     """A constant parameter (norm scale or shift, layer scale, position embedding) says nothing about index maps."""
-    if not parameter.is_floating_point() or not parameter.numel() or not bool((parameter == parameter.view(-1)[0]).all()):
+    if (
+        not parameter.is_floating_point()
+        or not parameter.numel()
+        or not bool((parameter == parameter.view(-1)[0]).all())
+    ):
         return
     if float(parameter.view(-1)[0]) == 0 and parameter.numel() > 1:
         parameter.normal_(0, 0.3)

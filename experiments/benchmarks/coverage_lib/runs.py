@@ -9,6 +9,7 @@ import resource
 import tempfile
 import time
 import traceback
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,7 +68,9 @@ def measured(action: Callable[[Report], None], limits: Limits) -> dict[str, Any]
         path.touch()
         start = time.monotonic()
         process = multiprocessing.get_context("fork").Process(target=_child, args=(action, path, limits))
-        process.start()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of any fork beside threads
+            process.start()
         try:
             process.join(limits.seconds)
             status = "timeout" if process.is_alive() else "crash" if process.exitcode else "done"

@@ -12,7 +12,7 @@ Results = Mapping[tuple[str, str], Result]
 EXACT = 1e-8
 """Largest relative difference in double precision that counts as none."""
 
-RIGHT = ("exact", "exact, statistics frozen")
+RIGHT = ("exact", "exact, statistics frozen", "exact, recomputed")
 TOOLS = ("ours", "torch-pruning")
 
 
@@ -38,9 +38,8 @@ def verdict(result: Result | None) -> str:
 
 
 def _right(oracle: Mapping[str, float]) -> str | None:
-    if oracle["error"] <= EXACT:
-        return RIGHT[0]
-    return RIGHT[1] if oracle.get("frozen_error", float("inf")) <= EXACT else None
+    errors = (oracle.get(name, float("inf")) for name in ("error", "frozen_error", "recomputed_error"))
+    return next((name for name, error in zip(RIGHT, errors, strict=True) if error <= EXACT), None)
 
 
 def summary(results: Results) -> dict[str, Any]:
@@ -79,8 +78,12 @@ def sentence(found: Mapping[str, Any]) -> str:
             title = "automl-prune" if tool == "ours" else "Torch-Pruning"
             parts.append(f"{title}: {one['right']} of {one['measured']} ({share:.1f} %) pruned and right ({others}).")
     cnn = found["cnn"]
-    parts.append(f"At least 80 % of the convolution channels prunable: {cnn['at_least_80_percent']} of {cnn['measured']} CNNs.")
-    equal = [f"{name} {found[name]['equal']}/{found[name]['tried']}" for name in ("reload", "deepcopy", "costs", "onnx")]
+    parts.append(
+        f"At least 80 % of the convolution channels prunable: {cnn['at_least_80_percent']} of {cnn['measured']} CNNs."
+    )
+    equal = [
+        f"{name} {found[name]['equal']}/{found[name]['tried']}" for name in ("reload", "deepcopy", "costs", "onnx")
+    ]
     parts.append(f"Equal after {', '.join(equal)}.")
     return " ".join(parts)
 
@@ -137,8 +140,8 @@ def _oracle(result: Result) -> str:
     oracle = result.get("oracle")
     if not isinstance(oracle, Mapping):
         return ""
-    frozen = f" ({oracle['frozen_error']:.0e})" if "frozen_error" in oracle else ""
-    return f"{oracle['error']:.0e}{frozen}"
+    names = ("error", "frozen_error", "recomputed_error")
+    return ", ".join(f"{oracle[name]:.0e}" for name in names if name in oracle)
 
 
 def _sensitivity(result: Result) -> str:
@@ -158,10 +161,10 @@ _OURS: tuple[Column, ...] = (
     ("verdict", verdict), ("channels", _percent("share")), ("conv channels", _percent("conv_share")),
     ("groups", lambda result: str(result.get("groups", ""))), ("params left", _left), ("train", _mark("backward")),
     ("reload", _mark("reload")), ("copy", _mark("deepcopy")), ("costs", _mark("costs")), ("ONNX", _mark("onnx")),
-    ("proof error", _number("proof_error")), ("oracle (frozen)", _oracle), ("sensitivity", _sensitivity),
+    ("proof error", _number("proof_error")), ("oracle", _oracle), ("sensitivity", _sensitivity),
     ("trace s", _seconds("trace")), ("proof s", _seconds("proof")), ("apply s", _seconds("apply")),
 )  # fmt: skip
 _PEER: tuple[Column, ...] = (
-    ("verdict", verdict), ("params left", _left), ("oracle (frozen)", _oracle), ("trace s", _seconds("trace")),
+    ("verdict", verdict), ("params left", _left), ("oracle", _oracle), ("trace s", _seconds("trace")),
     ("prune s", _seconds("apply")),
 )  # fmt: skip
