@@ -2,7 +2,8 @@
 
 ``tp.pruner.BasePruner`` walks the groups of its ``DependencyGraph`` and halves each at random; layers that give the
 model's output are ignored, as its users name them. It, rather than bare groups, because it keeps grouped convolutions
-rectangular. Nothing is written for single models.
+rectangular. Attention modules with a ``qkv`` layer are described to it as in its example for timm; nothing else is
+written for single models.
 """
 
 from __future__ import annotations
@@ -45,11 +46,13 @@ def measure(entry: Entry, report: Report) -> None:
     small = copy.deepcopy(dense)
     ignored = output_layers(small, inputs)
     doubles = tuple(t.double() for t in inputs)
+    attention = [m for m in small.modules() if isinstance(getattr(m, "qkv", None), nn.Linear) and hasattr(m, "num_heads")]
     with seeded("coverage", "peer"):
         with timed(report, "trace"):
             pruner = tp.pruner.BasePruner(
                 small, doubles if len(doubles) > 1 else doubles[0], importance=tp.importance.RandomImportance(),
                 pruning_ratio=0.5, ignored_layers=ignored,
+                num_heads={module.qkv: module.num_heads for module in attention},
             )  # fmt: skip
         report({"traced": True})
         oracle.tag(small)
@@ -58,6 +61,10 @@ def measure(entry: Entry, report: Report) -> None:
             for group in pruner.step(interactive=True):
                 group.prune()
                 groups += 1
+            for module in attention:
+                module.num_heads = pruner.num_heads[module.qkv]
+                module.head_dim = module.qkv.out_features // (3 * module.num_heads)
+                module.attn_dim = module.num_heads * module.head_dim
     kept = oracle.untag(small, oracle.floats(dense))
     report({"groups": groups, "pruned": True, "params_left": count_params(small)})
     step(report, "forward", lambda: same_shapes(dense, small, doubles))
