@@ -287,7 +287,8 @@ class _Position(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         tokens = x.flatten(2).transpose(1, 2) + self.position
         mixed, _ = self.attention(tokens, tokens, tokens, need_weights=False)
-        return (tokens + mixed).transpose(1, 2).reshape(x.shape)
+        result: torch.Tensor = (tokens + mixed).transpose(1, 2).reshape(x.shape)
+        return result
 
 
 def _attention(width: int, size: int) -> Step:
