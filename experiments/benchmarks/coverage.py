@@ -1,11 +1,13 @@
 """Which models can be pruned, and is the result right? automl-prune and Torch-Pruning on torchvision and timm.
 
-    pip install -e ".[coverage]"
+    python -m venv .venv-coverage && .venv-coverage/bin/pip install -e ".[coverage]"
+    . .venv-coverage/bin/activate
     python experiments/benchmarks/coverage.py                      # everything, hours; goes on where it stopped
     python experiments/benchmarks/coverage.py --only "timm/resnet*" --again
 
-timm and Torch-Pruning belong to this benchmark alone; without them their models and columns are left out. Each
-measurement is a process with a time and a memory limit and adds a line to ``runs/coverage/results.jsonl``; the table
+timm and Torch-Pruning belong to this benchmark alone, hence the environment of its own (to save 5 GB, install both with
+--no-deps and put a .pth file into its site-packages that names another environment's); without them their models and
+columns are left out. Each measurement is a process with a time and a memory limit and adds a line to ``runs/coverage/results.jsonl``; the table
 and ``coverage.json`` under ``experiments/benchmarks/results/`` are computed from all lines.
 """
 

@@ -46,7 +46,8 @@ def measure(entry: Entry, report: Report) -> None:
     small = copy.deepcopy(dense)
     ignored = output_layers(small, inputs)
     doubles = tuple(t.double() for t in inputs)
-    attention = [m for m in small.modules() if isinstance(getattr(m, "qkv", None), nn.Linear) and hasattr(m, "num_heads")]
+    packed = [module for module in small.modules() if isinstance(getattr(module, "qkv", None), nn.Linear)]
+    attention = [module for module in packed if hasattr(module, "num_heads")]
     with seeded("coverage", "peer"):
         with timed(report, "trace"):
             pruner = tp.pruner.BasePruner(
