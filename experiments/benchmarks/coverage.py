@@ -7,8 +7,9 @@
 
 timm and Torch-Pruning belong to this benchmark alone, hence the environment of its own (to save 5 GB, install both with
 --no-deps and put a .pth file into its site-packages that names another environment's); without them their models and
-columns are left out. Each measurement is a process with a time and a memory limit and adds a line to ``runs/coverage/results.jsonl``; the table
-and ``coverage.json`` under ``experiments/benchmarks/results/`` are computed from all lines.
+columns are left out. Each measurement is a process with a time and a memory limit and adds a line to
+``runs/coverage/results.jsonl``; the table and ``coverage.json`` under ``experiments/benchmarks/results/`` are computed
+from all lines.
 """
 
 from __future__ import annotations
