@@ -7,14 +7,18 @@ raises ``AssertionError`` that says which one.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import cache
 
 import torch
 from torch import nn
 
+from automl_prune.calibration import Calibration, CalibrationSettings, collect, with_gradients
 from automl_prune.channels import ChannelGraph, ChannelGroup
 from automl_prune.criteria import Criterion, CriterionContext
 from automl_prune.files import tensors_digest
-from automl_prune.seeding import seeded
+from automl_prune.seeding import generator, seeded
+from automl_prune.tasks.classification import Classification
+from automl_prune.tasks.tensors import Augmentation, LabelledTensors, TensorImages
 
 
 class _Residual(nn.Module):
@@ -63,8 +67,9 @@ def check_criterion(name: str, criterion: Criterion) -> None:
     """Check a criterion on every group of small networks that differ in kind.
 
     Residual streams, depthwise convolutions, layers with and without norm or bias, a linear layer after
-    flatten, filters that are zero. Scores are one per channel, finite, not negative and without gradient;
-    equal inputs give equal scores; neither the model nor the global random state changes.
+    flatten, filters that are zero; with statistics and gradient products of noise images. Scores are one per
+    channel, finite, not negative and without gradient; equal inputs give equal scores; neither the model, the
+    statistics nor the global random state changes.
 
     Args:
         name: For messages.
@@ -75,9 +80,11 @@ def check_criterion(name: str, criterion: Criterion) -> None:
     """
     for where, context, group in _cases():
         where = f"criterion {name!r} on group {group.name!r} of {where}"
-        weights, random_state = tensors_digest(context.parameters), torch.get_rng_state()
+        weights, statistics = tensors_digest(context.parameters), _statistics_digest(context)
+        random_state = torch.get_rng_state()
         scores = criterion(context, group)
         assert tensors_digest(context.parameters) == weights, f"{where} changed the model's tensors"
+        assert _statistics_digest(context) == statistics, f"{where} changed the calibration's tensors"
         assert torch.equal(torch.get_rng_state(), random_state), (
             f"{where} drew from the global random state; use automl_prune.seeding.generator"
         )
@@ -91,10 +98,49 @@ def check_criterion(name: str, criterion: Criterion) -> None:
 
 def _cases() -> Iterator[tuple[str, CriterionContext, ChannelGroup]]:
     for build in _MODELS:
-        with seeded("check_criterion"):
-            model = build().eval()
-            inputs = (torch.rand(2, 3, 4, 4),)
-        graph = ChannelGraph.trace(model, inputs)
-        context = CriterionContext.of(model)
+        where = build.__name__.strip("_")
+        graph, context = _case(build)
         for group in graph.groups:
-            yield build.__name__.strip("_"), context, group
+            yield where, context, group
+
+
+@cache
+def _case(build: Callable[[], nn.Module]) -> tuple[ChannelGraph, CriterionContext]:
+    task = _noise()
+    with seeded("check_criterion"):
+        model = build().eval()
+    return ChannelGraph.trace(model, task.example_inputs), CriterionContext.of(model, calibration=_calibrate(model))
+
+
+def _calibrate(model: nn.Module) -> Calibration:
+    device, task = torch.device("cpu"), _noise()
+    statistics = collect(model, task, CalibrationSettings(samples=32, gradient_samples=32), device=device)
+    return with_gradients(statistics, model, task, device=device)
+
+
+@cache
+def _noise() -> Classification:
+    """A task of two classes with 32 random images of shape (3, 4, 4) in every split."""
+    random = generator("check_criterion images")
+    images = torch.randint(256, (32, 3, 4, 4), generator=random, dtype=torch.uint8)
+    split = LabelledTensors(images, torch.arange(32) % 2)
+    splits = TensorImages.of(
+        {"train": split, "val": split, "test": split},
+        classes=("even", "odd"),
+        batch_size=16,
+        augmentation=Augmentation(),
+    )
+    return Classification("noise", splits)
+
+
+def _statistics_digest(context: CriterionContext) -> str:
+    assert context.calibration is not None  # _case made it
+    kinds = ("second", "mean", "channel_mean", "channel_variance", "zero_fraction", "taylor")
+    return tensors_digest(
+        {
+            f"{name} {kind}": getattr(layer, kind)
+            for name, layer in context.calibration.layers.items()
+            for kind in kinds
+            if getattr(layer, kind) is not None
+        }
+    )

@@ -16,6 +16,7 @@ from automl_prune.criteria import (
     filter_rows,
     has_bn_scale,
     keep_best,
+    need_of,
     score_groups,
 )
 from automl_prune.errors import ConfigError, ModelError, PlanError
@@ -79,6 +80,7 @@ def rows(net: Net, group: str) -> np.ndarray[tuple[int, int], np.dtype[np.float6
 
 
 GROUPS = ["stem", "inner", "hidden"]
+OF_WEIGHTS = {name for name in criteria if need_of(criteria[name]) == "weights"}
 
 
 @pytest.mark.parametrize("name", list(criteria))
@@ -87,7 +89,10 @@ def test_contract(name: str) -> None:
 
 
 def test_the_criteria_of_this_package_are_registered() -> None:
-    assert {"l1", "l2", "geometric_median", "bn_scale", "random"} <= set(criteria)
+    weights = {"l1", "l2", "geometric_median", "bn_scale", "random"}
+    assert weights | {"apoz", "mean_activation", "taylor", "obs", "thinet", "lasso"} <= set(criteria)
+    assert {name for name in criteria if need_of(criteria[name]) == "weights"} == weights
+    assert [name for name in criteria if need_of(criteria[name]) == "gradients"] == ["taylor"]
 
 
 @pytest.mark.parametrize("group", GROUPS)
@@ -177,7 +182,7 @@ def test_random_depends_on_seed_and_group_name_alone() -> None:
     assert draw(0, "a", 1.0) != draw(0, "b", 1.0)
 
 
-@pytest.mark.parametrize("name", sorted(set(criteria) - {"random"}))
+@pytest.mark.parametrize("name", sorted(OF_WEIGHTS - {"random"}))
 def test_scores_move_with_their_channels(name: str) -> None:
     weight = torch.randn(9, 4, generator=torch.Generator().manual_seed(0))
     order = torch.randperm(9, generator=torch.Generator().manual_seed(1))
@@ -197,7 +202,7 @@ def test_a_group_without_filters_is_refused_by_name() -> None:
         criteria["l1"](CriterionContext({"bias": torch.ones(2)}, 0), ChannelGroup("embedding", 2, (member,)))
 
 
-@pytest.mark.parametrize("name", list(criteria))
+@pytest.mark.parametrize("name", sorted(OF_WEIGHTS))
 def test_scores_of_every_group_have_mean_one(
     groups: dict[str, ChannelGroup], context: CriterionContext, name: str
 ) -> None:
@@ -239,7 +244,7 @@ def test_a_criterion_that_breaks_the_contract_is_refused(
 ) -> None:
     mine: Registry[object] = Registry("criteria")
     mine.register("broken")(lambda context, group: scores)
-    monkeypatch.setattr("automl_prune.criteria.base.criteria", mine)
+    monkeypatch.setattr("automl_prune.criteria.scores.criteria", mine)
     context, group = linear_group(torch.ones(2, 2))
     with pytest.raises(ConfigError, match=message):
         score_groups([group], context, "broken")
