@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -16,7 +16,8 @@ from torch import nn
 from automl_prune.budget import Budget
 from automl_prune.calibration import Calibration, CalibrationSettings, load_or_collect
 from automl_prune.channels import ChannelGraph, prove
-from automl_prune.criteria import CriterionContext, score_groups
+from automl_prune.criteria import CriterionContext, is_measured, load_or_score, need_of
+from automl_prune.criteria import criteria as known_criteria
 from automl_prune.errors import ModelError
 from automl_prune.evaluation.evaluator import Evaluator, Recipe
 from automl_prune.evaluation.reconstruct import unreconstructible
@@ -95,6 +96,7 @@ def calibrate(
     graph: ChannelGraph,
     task: Task,
     recipe: Recipe,
+    criteria: Sequence[str],
     path: Path | None,
     *,
     seed: int,
@@ -103,18 +105,43 @@ def calibrate(
 ) -> Calibration | None:
     """The dense model's calibration, from ``path`` or collected and kept there; None when nothing needs it.
 
-    Says which layers cannot be reconstructed.
+    Reconstruction and criteria of statistics need it. Says which layers cannot be reconstructed.
     """
-    if not recipe.reconstruct:
+    needed = {need_of(known_criteria[name]) for name in criteria}
+    if not recipe.reconstruct and needed <= {"weights"}:
         return None
     settings = CalibrationSettings(samples=recipe.calibration_samples, seed=seed)
-    calibration = load_or_collect(path, model, task, settings, device=device, view=view)
-    left = unreconstructible(graph, calibration)
+    calibration = load_or_collect(
+        path, model, task, settings, device=device, gradients="gradients" in needed, view=view
+    )
+    left = unreconstructible(graph, calibration) if recipe.reconstruct else {}
     if left:
-        names = "; ".join(f"{name}: {reason}" for name, reason in list(left.items())[:5])
-        more = f" and {len(left) - 5} more" if len(left) > 5 else ""
-        view.say(f"{len(left)} weights stay as they are cut, without reconstruction ({names}{more})")
+        view.say(
+            f"{len(left)} weights stay as they are cut, without reconstruction "
+            f"({_some([f'{name}: {reason}' for name, reason in left.items()], '; ')})"
+        )
     return calibration
+
+
+def rank(
+    graph: ChannelGraph, context: CriterionContext, criteria: Sequence[str], path: Path | None, view: View
+) -> dict[str, dict[str, torch.Tensor]]:
+    """Scores by criterion and group, from ``path`` or computed and kept there; says what is not ranked as asked."""
+    calibrated = [name for name in criteria if need_of(known_criteria[name]) != "weights"]
+    scores = load_or_score(path, graph, context, criteria, view)
+    unread = [group.name for group in graph.groups if not is_measured(context, group)] if calibrated else []
+    if unread:
+        view.say(
+            f"{len(unread)} groups are read by no layer with statistics; {', '.join(calibrated)} rank them by l1 "
+            f"({_some(unread, ', ')})"
+        )
+    return scores
+
+
+def _some(names: Sequence[str], separator: str) -> str:
+    """The first few of many, and how many more there are."""
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return separator.join(names[:5]) + more
 
 
 @dataclass(frozen=True)
@@ -162,10 +189,12 @@ class Session:
         device: torch.device,
         view: View,
         calibration: Path | None = None,
+        ranking: Path | None = None,
     ) -> Session:
         """Trace, prove, check that the budget can be reached, calibrate, and score the dense model.
 
-        ``calibration`` is the file where the calibration is kept; it is collected when something needs it.
+        ``calibration`` and ``ranking`` are the files where the calibration and the scores that come from it are
+        kept; they are made when something needs them.
 
         Raises:
             ModelError: The model cannot run or be pruned.
@@ -174,9 +203,8 @@ class Session:
         model = model.to(device).eval()
         graph = trace_and_prove(model, task, device, view)
         limits = budget.limits(graph.dense_costs)
-        found = calibrate(model, graph, task, recipe, calibration, seed=seed, device=device, view=view)
-        context = CriterionContext.of(model, seed)
-        scores = {name: score_groups(graph.groups, context, name) for name in space.criteria}
+        found = calibrate(model, graph, task, recipe, space.criteria, calibration, seed=seed, device=device, view=view)
+        scores = rank(graph, CriterionContext.of(model, seed, found), space.criteria, ranking, view)
         projector = Projector(graph, space, limits, scores)
         view.say(f"Budget: {budget.describe(graph.dense_costs)}")
         for metric, (least, most) in projector.reachable().items():

@@ -67,6 +67,7 @@ def export(
         device=choose_device(config.device),
         view=view,
         calibration=directory.calibration,
+        ranking=directory.scores,
     )
     opened, finetuning = open_storage(storage, run_dir), evaluation.finalist(task)
     name = study_name(directory, storage)

@@ -96,7 +96,16 @@ def search(
     recipe, space = evaluation.recipe(), space or Space()
     opened = open_storage(storage, directory.path)
     session = Session.prepare(
-        model, task, budget, space, recipe, seed=seed, device=place, view=view, calibration=directory.calibration
+        model,
+        task,
+        budget,
+        space,
+        recipe,
+        seed=seed,
+        device=place,
+        view=view,
+        calibration=directory.calibration,
+        ranking=directory.scores,
     )
     if not directory.baseline.is_file():
         save_tensors(directory.baseline, session.model.state_dict())

@@ -6,6 +6,7 @@ from automl_prune.criteria.consumers import Consumer, consumers
 from automl_prune.criteria.gradient import taylor
 from automl_prune.criteria.reconstruction import lasso, obs, thinet
 from automl_prune.criteria.scores import in_order, keep_best, score_groups
+from automl_prune.criteria.store import load_or_score
 from automl_prune.criteria.weight import bn_scale, geometric_median, has_bn_scale, l1, l2, random
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "l1",
     "l2",
     "lasso",
+    "load_or_score",
     "mean_activation",
     "need_of",
     "needs",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -11,19 +11,26 @@ from automl_prune.criteria.base import CriterionContext, criteria, need_of
 from automl_prune.errors import ConfigError, ModelError, PlanError
 
 
-def score_groups(groups: Sequence[ChannelGroup], context: CriterionContext, criterion: str) -> dict[str, torch.Tensor]:
+def score_groups(
+    groups: Sequence[ChannelGroup],
+    context: CriterionContext,
+    criterion: str,
+    on_step: Callable[[int, int], None] | None = None,
+) -> dict[str, torch.Tensor]:
     """Scores of every group by one criterion, each divided by its mean, so that groups are comparable.
 
     Args:
         groups: The groups to score; not changed.
-        context: The dense model's tensors.
+        context: The dense model's tensors, and its calibration where the criterion needs one.
         criterion: A registered name; an unknown one raises ``ConfigError`` with the nearest names.
+        on_step: Called with (groups done, groups in all).
 
     Returns:
         By group name, shape (width,), mean 1; all ones where every channel scored 0.
 
     Raises:
-        ConfigError: When the criterion breaks its contract (shape, a negative score).
+        ConfigError: When the criterion needs what the context lacks, or breaks its contract (shape, a negative
+            score).
         ModelError: When scores are not finite, which means that weights are not.
     """
     score = criteria[criterion]
@@ -33,7 +40,12 @@ def score_groups(groups: Sequence[ChannelGroup], context: CriterionContext, crit
             f"criterion {criterion!r} needs {need} of what the layers read, and there are none; collect a calibration"
             f"{' with_gradients' if need == 'gradients' else ''}, or choose a criterion of the weights alone"
         )
-    return {group.name: _normalised(score(context, group), group, criterion) for group in groups}
+    scores = {}
+    for done, group in enumerate(groups, start=1):
+        scores[group.name] = _normalised(score(context, group), group, criterion)
+        if on_step is not None:
+            on_step(done, len(groups))
+    return scores
 
 
 def _normalised(scores: torch.Tensor, group: ChannelGroup, criterion: str) -> torch.Tensor:

@@ -36,6 +36,11 @@ class RunDirectory:
         return self.path / "calibration.safetensors"
 
     @property
+    def scores(self) -> Path:
+        """Channel scores that were computed from these statistics."""
+        return self.path / "scores.safetensors"
+
+    @property
     def front_csv(self) -> Path:
         """The front as a table."""
         return self.path / "front.csv"
