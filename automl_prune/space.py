@@ -110,7 +110,7 @@ class Space(_Strict):
         bounds: Bounds by pattern of group names; where several match, later ones win.
     """
 
-    criteria: Annotated[_Names, Field(min_length=1)] = ("l1", "l2", "geometric_median", "bn_scale")
+    criteria: Annotated[_Names, Field(min_length=1)] = ("obs", "l1", "l2", "geometric_median", "bn_scale")
     criterion_scope: Literal["all", "group"] = "all"
     target_cost: Annotated[float, Field(gt=0, le=1)] = 0.7
     importance_exponent: Annotated[tuple[float, float], Field(strict=False)] = (-0.3, 0.6)

@@ -66,7 +66,7 @@ def test_every_trial_and_row_is_within_the_budget(result: api.SearchResult) -> N
     assert all(e is not None and e.costs["macs"].value <= limit for e in evaluations)
     assert result.front
     assert all(row.test is not None and row.test.seeds == 2 for row in result.front)
-    assert [trial.origin for trial in result.record.trials[:2]] == ["uniform l1", "uniform l2"]
+    assert [trial.origin for trial in result.record.trials[:2]] == ["uniform obs", "uniform l1"]
     assert {trial.origin for trial in result.record.trials[2:]} == {"search"}
 
 

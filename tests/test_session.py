@@ -40,7 +40,7 @@ class Recorder:
 
 
 class Attending(nn.Module):
-    """Two groups: one read by a convolution, one by attention's packed projection alone, which is not calibrated."""
+    """Two groups: one read by a convolution, one by a plain product of matrices, which is not calibrated."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,7 +51,8 @@ class Attending(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Images (batch, 1, 8, 8) to logits (batch, 10)."""
         features = self.second(self.first(x).relu()).relu().mean((2, 3))
-        return features @ self.projection
+        logits: torch.Tensor = features @ self.projection
+        return logits
 
 
 def _prepare(model: nn.Module, task: Task, folder: Path, *criteria: str) -> tuple[Session, Recorder]:
