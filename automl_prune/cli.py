@@ -146,6 +146,7 @@ def sensitivity(
         list[float] | None, typer.Option(help="Share of channels to remove. Repeatable. [default: .25 .5 .75 .9]")
     ] = None,
     samples: Annotated[int | None, typer.Option(min=1, help="Validation samples. [default: all]")] = None,
+    reconstruct: Annotated[bool, typer.Option(help="Measure once more with reconstructed layers.")] = True,
     run_dir: RunDirOption = None,
     set_: SetOption = None,
 ) -> None:
@@ -159,7 +160,15 @@ def sensitivity(
 
     view, loaded = _terminal(), _config(config, set_)
     where = run_dir or Path("runs") / loaded.name
-    result = api.sensitivity(loaded, where, criterion=criterion, ratios=ratio or RATIOS, samples=samples, view=view)
+    result = api.sensitivity(
+        loaded,
+        where,
+        criterion=criterion,
+        ratios=ratio or RATIOS,
+        samples=samples,
+        reconstruct=reconstruct,
+        view=view,
+    )
     for table in sensitivity_tables(result):
         view.console.print(table)
 

@@ -103,8 +103,8 @@ def analyse(
             without fine-tuning.
         criterion: Ranks the channels.
         ratios: Prune ratios, each in (0, 1).
-        folder: Where results are kept, one file per model, data, criterion and recipe; an earlier analysis there
-            goes on, and other ratios add to it.
+        folder: Where results are kept, one file per model, data, criterion and recipe; an earlier analysis there goes
+            on, and other ratios add to it.
         on_step: Called with (evaluations done, in all, which one).
 
     Raises:
@@ -116,19 +116,19 @@ def analyse(
     if any(evaluator.recipe.finetuning is not None for evaluator in evaluators.values()):
         raise ConfigError("sensitivity is measured without training; set finetuning to None")
     first = next(iter(evaluators.values()))
-    store = _Store(folder, _identity(evaluators, criterion))
-    dense = store.dense or score(first.model, first.task, "val", first.device)
-    store.put(dense)
+    stores = {variant: _Store(folder, _identity(evaluator, criterion)) for variant, evaluator in evaluators.items()}
+    known = [store.dense for store in stores.values() if store.dense is not None]
+    dense = known[0] if known else score(first.model, first.task, "val", first.device)
     widths = {name: width for name, width in first.graph.widths.items() if width > 1}
     wanted = list(_wanted(evaluators, widths, ratios))
     done: list[Point] = []
     for number, (variant, group, keep) in enumerate(wanted):
-        point = store.get(variant, group, keep)
-        if point is None:
+        found = stores[variant].scores.get((group, keep))
+        if found is None:
             candidate = Candidate({group: GroupChoice(keep, criterion)})
-            point = Point(variant, group, keep, evaluators[variant].evaluate(candidate, 0).score)
-            store.put(dense, point)
-        done.append(point)
+            found = evaluators[variant].evaluate(candidate, 0).score
+            stores[variant].put(dense, group, keep, found)
+        done.append(Point(variant, group, keep, found))
         if on_step is not None:
             on_step(number + 1, len(wanted), "")
     return Sensitivity(first.task.metric, criterion, tuple(sorted(set(ratios))), widths, dense, tuple(done))
@@ -143,28 +143,29 @@ def _wanted(
                 yield variant, group, keep
 
 
-def _identity(evaluators: Mapping[str, Evaluator], criterion: str) -> dict[str, Any]:
-    first = next(iter(evaluators.values()))
+def _identity(evaluator: Evaluator, criterion: str) -> dict[str, Any]:
+    calibration = evaluator.calibration if evaluator.recipe.reconstruct else None
     return {
-        "model": tensors_digest(first.model.state_dict()),
-        "channel groups": first.graph.digest,
-        "data": first.task.digest,
-        "metric": asdict(first.task.metric),
+        "model": tensors_digest(evaluator.model.state_dict()),
+        "channel groups": evaluator.graph.digest,
+        "data": evaluator.task.digest,
+        "metric": asdict(evaluator.task.metric),
         "criterion": criterion,
-        "scores": tensors_digest(first.scores[criterion]),
-        "recipes": {variant: asdict(evaluator.recipe) for variant, evaluator in evaluators.items()},
+        "scores": tensors_digest(evaluator.scores[criterion]),
+        "recipe": asdict(evaluator.recipe),
+        "calibration": asdict(calibration.settings) if calibration is not None else None,
     }
 
 
 class _Store:
-    """Finished evaluations of one analysis in a JSON file that is replaced whole after each of them."""
+    """Finished evaluations of one evaluator in a JSON file that is replaced whole after each of them."""
 
     def __init__(self, folder: Path | None, identity: Mapping[str, Any]) -> None:
         key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
         self.path = folder / f"{key}.json" if folder else None
         self.identity = identity
         self.dense: Score | None = None
-        self.points: dict[tuple[str, str, int], Point] = {}
+        self.scores: dict[tuple[str, int], Score] = {}
         if self.path is not None and self.path.is_file():
             self._read(self.path)
 
@@ -172,18 +173,13 @@ class _Store:
         content = read_json(path)
         try:
             self.dense = Score(**content["dense"])
-            points = [Point(p["variant"], p["group"], int(p["keep"]), Score(**p["score"])) for p in content["points"]]
+            self.scores = {(p["group"], int(p["keep"])): Score(**p["score"]) for p in content["points"]}
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"{path} is no sensitivity analysis ({error!r}); delete it to start again") from error
-        self.points = {(p.variant, p.group, p.keep): p for p in points}
 
-    def get(self, variant: str, group: str, keep: int) -> Point | None:
-        return self.points.get((variant, group, keep))
-
-    def put(self, dense: Score, point: Point | None = None) -> None:
-        self.dense = dense
-        if point is not None:
-            self.points[point.variant, point.group, point.keep] = point
+    def put(self, dense: Score, group: str, keep: int, found: Score) -> None:
+        """Keep one more result."""
+        self.dense, self.scores[group, keep] = dense, found
         if self.path is not None:
-            points = [asdict(point) for point in self.points.values()]
+            points = [{"group": g, "keep": k, "score": asdict(s)} for (g, k), s in self.scores.items()]
             write_json(self.path, {"identity": dict(self.identity), "dense": asdict(dense), "points": points})

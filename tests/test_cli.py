@@ -196,8 +196,10 @@ def test_sensitivity_is_a_table_a_csv_and_a_page(run: Run, tmp_path: Path) -> No
     assert set(frame.samples) == {128}  # two batches of 64
     assert (tmp_path / "r" / "sensitivity.html").stat().st_size > 100_000
     stored = {path: path.stat().st_mtime_ns for path in (tmp_path / "r" / "sensitivity").iterdir()}
-    assert len(stored) == 1
+    assert len(stored) == 2  # as cut, and reconstructed
+    assert set(frame.variant) == {"norms recalibrated", "reconstructed and norms recalibrated"}
     assert run(*arguments)[1].splitlines()[-12:] == out.splitlines()[-12:]
+    assert {path: path.stat().st_mtime_ns for path in stored} == stored, "nothing was measured again"
 
 
 def test_progressive_ends_in_a_verified_model(run: Run, tmp_path: Path) -> None:

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from automl_prune.config import Config
-from automl_prune.criteria import CriterionContext, score_groups
+from automl_prune.criteria import CriterionContext
 from automl_prune.dense import load_or_train
 from automl_prune.evaluation import Evaluator, Recipe
 from automl_prune.report.sensitivity import write_sensitivity
 from automl_prune.sensitivity import RATIOS, Sensitivity, analyse
-from automl_prune.session import choose_device, trace_and_prove
+from automl_prune.session import calibrate, choose_device, rank, trace_and_prove
 from automl_prune.study.directory import RunDirectory
 from automl_prune.tasks import Task
 from automl_prune.tasks.bounded import BoundedValidation
@@ -25,9 +25,10 @@ def sensitivity(
     criterion: str = "l1",
     ratios: Sequence[float] = RATIOS,
     samples: int | None = None,
+    reconstruct: bool = True,
     view: View | None = None,
 ) -> Sensitivity:
-    """Prune every channel group alone at several ratios and score the model without training.
+    """Prune every channel group alone at several ratios and score the model without training, as cut and reconstructed.
 
     Resumes what ``run_dir`` holds of the same model, data, criterion and recipe.
 
@@ -37,6 +38,7 @@ def sensitivity(
         criterion: Ranks the channels of a group.
         ratios: Fractions of the channels to remove.
         samples: Validation samples to score with; by default all.
+        reconstruct: Whether to measure once more with reconstructed layers.
         view: Where progress goes.
 
     Raises:
@@ -47,9 +49,18 @@ def sensitivity(
     task: Task = BoundedValidation(whole, samples) if samples is not None else whole
     model = load_or_train(config, whole, directory.baseline, view).to(device).eval()
     graph = trace_and_prove(model, whole, device, view)
-    scores = {criterion: score_groups(graph.groups, CriterionContext.of(model, config.search.seed), criterion)}
-    recipe = Recipe(config.evaluation.calibration_samples)
-    evaluators = {"norms recalibrated": Evaluator(model, graph, task, scores, recipe, device)}
+    count, seed = config.evaluation.calibration_samples, config.search.seed
+    recipes = {"norms recalibrated": Recipe(count)}
+    if reconstruct:
+        recipes["reconstructed and norms recalibrated"] = Recipe(count, reconstruct=True)
+    most = list(recipes.values())[-1]
+    calibration = calibrate(
+        model, graph, whole, most, [criterion], directory.calibration, seed=seed, device=device, view=view
+    )
+    scores = rank(graph, CriterionContext.of(model, seed, calibration), [criterion], directory.scores, view)
+    evaluators = {
+        name: Evaluator(model, graph, task, scores, recipe, device, calibration) for name, recipe in recipes.items()
+    }
     with view.stage("Pruning one group at a time") as stage:
         result = analyse(evaluators, criterion, ratios, folder=run_dir / "sensitivity", on_step=stage)
     page = write_sensitivity(result, run_dir, config.name)

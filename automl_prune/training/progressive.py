@@ -19,9 +19,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from automl_prune.calibration import CalibrationSettings, collect, with_gradients
 from automl_prune.channels import ChannelGraph, ChannelGroup, Plan, slice_model
 from automl_prune.channels.plan import Slices
-from automl_prune.criteria import CriterionContext, keep_best, score_groups
+from automl_prune.criteria import CriterionContext, criteria, keep_best, need_of, score_groups
 from automl_prune.errors import BudgetError, CheckpointError, ConfigError
 from automl_prune.evaluation import FineTuning, finetune, recalibrate, score
 from automl_prune.files import load_tensors, save_tensors, tensors_digest
@@ -36,8 +37,8 @@ class Schedule:
     Attributes:
         steps: Cuts from the dense model to the budget; more, where a group runs out of channels.
         finetuning: After every step.
-        criterion: Chooses which channels of a group go, from the weights as they are then.
-        calibration_samples: Training samples for BatchNorm recalibration of a proposal.
+        criterion: Chooses which channels of a group go, from the model as it is then.
+        calibration_samples: Training samples for the criterion and for BatchNorm recalibration of a proposal.
         seed: Of everything random.
     """
 
@@ -237,7 +238,7 @@ class _Run:
         """The best proposal by score that reaches the limits; where none does, the one that loses least per cost."""
         proposals = list(self._proposals(progress.plan.widths, limits))
         reaching = [proposal for proposal in proposals if proposal.reaches]
-        context = CriterionContext.of(progress.model, self.schedule.seed)
+        context = self._context(progress.model)
         groups = [narrowed(group, progress.plan) for group in self.graph.groups]
         scores = score_groups(groups, context, self.schedule.criterion)
         now = score(progress.model, self.task, "val", self.device)
@@ -256,6 +257,17 @@ class _Run:
             tried,
             key=lambda one: max(0.0, sign * (now.value - one[3].value)) / self._saved(progress.plan, one[1], limits),
         )
+
+    def _context(self, model: nn.Module) -> CriterionContext:
+        """What the criterion may look at: the model as it is now, calibrated anew where statistics are needed."""
+        need = need_of(criteria[self.schedule.criterion])
+        calibration = None
+        if need != "weights":
+            settings = CalibrationSettings(samples=self.schedule.calibration_samples, seed=self.schedule.seed)
+            calibration = collect(model, self.task, settings, device=self.device)
+        if calibration is not None and need == "gradients":
+            calibration = with_gradients(calibration, model, self.task, device=self.device)
+        return CriterionContext.of(model, self.schedule.seed, calibration)
 
     def _saved(self, before: Plan, after: Plan, limits: Mapping[str, float]) -> float:
         """How far a cut goes towards limits, as the sum of the logarithms of what it still takes."""

@@ -200,6 +200,15 @@ def test_groups_that_cannot_reach_a_step_alone_are_cut_in_turn(
     assert all(found.plan.widths[name] in widths for name, widths in allowed.items())
 
 
+@pytest.mark.parametrize("criterion", ["obs", "taylor"])
+def test_criteria_of_statistics_see_the_model_as_it_is(
+    dense: tuple[nn.Module, ChannelGraph], digits_task: Task, criterion: str
+) -> None:
+    found = run(dense, digits_task, schedule=Schedule(2, FineTuning(4, 0.05), criterion, 64))
+    assert len(found.cuts) == 2, "the second one on a model that is cut and trained already"
+    assert found.plan.costs()["macs"].value <= 0.4 * dense[1].dense_costs["macs"]
+
+
 def test_what_cannot_be_reached_is_told(dense: tuple[nn.Module, ChannelGraph], digits_task: Task) -> None:
     graph = dense[1]
     allowed = {name: (width - 1, width) for name, width in graph.widths.items()}
