@@ -93,7 +93,7 @@ class ChannelGraph:
         content = [
             {name: list(shape) for name, shape in self.shapes.items()},
             [[g.name, [[m.parameter, m.axis, m.role, m.index.tolist()] for m in g.members]] for g in self.groups],
-            [[a.module, a.name, a.size.constant, dict(a.size.positions)] for a in self.attributes],
+            [[a.module, a.name, [[s.constant, dict(s.positions)] for s in a.sizes]] for a in self.attributes],
         ]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -124,12 +124,14 @@ class ChannelGraph:
             skipped=(*self.skipped, *skipped),
             terms=tuple(_fix(term, fixed) for term in self.terms),
             parameter_terms=tuple(_fix(term, fixed) for term in self.parameter_terms),
-            attributes=tuple(replace(a, size=_fix_length(a.size, fixed)) for a in self.attributes),
+            attributes=tuple(
+                replace(a, sizes=tuple(_fix_length(size, fixed) for size in a.sizes)) for a in self.attributes
+            ),
         )
 
     def without_attributes(self, group: str) -> ChannelGraph:
         """The graph in which no number held by a module follows the width of a group."""
-        return replace(self, attributes=tuple(a for a in self.attributes if group not in a.size.positions))
+        return replace(self, attributes=tuple(a for a in self.attributes if not a.follows(group)))
 
 
 def _fix(term: Term, fixed: Mapping[str, ChannelGroup]) -> Term:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -13,24 +13,35 @@ from scipy.sparse import coo_array, csr_array
 from torch import nn
 
 from automl_prune.channels.group import ChannelGroup, Member, Role, Skipped
-from automl_prune.channels.provenance import IntArray, Provenance, SizeClaim
-from automl_prune.channels.surgery import FOLLOWING
+from automl_prune.channels.provenance import IntArray, Provenance
+from automl_prune.channels.surgery import FOLLOWING, is_sizes
 from automl_prune.costs.polynomial import AxisLength, Term
 
 
 @dataclass(frozen=True, slots=True)
 class Attribute:
-    """A number held by a module that follows the widths, such as the number of channels a view is written with.
+    """A number, or a list of them, held by a module and following the widths, such as the sizes of a split.
 
     Attributes:
         module: Qualified name.
         name: Of the attribute.
-        size: Its value as a function of the group widths.
+        sizes: Its numbers as functions of the group widths.
+        single: Whether it is one number, not a list of one.
     """
 
     module: str
     name: str
-    size: AxisLength
+    sizes: tuple[AxisLength, ...]
+    single: bool
+
+    def at(self, widths: Mapping[str, int]) -> int | list[int]:
+        """The attribute's value for given group widths."""
+        values = [size.at(widths) for size in self.sizes]
+        return values[0] if self.single else values
+
+    def follows(self, group: str) -> bool:
+        """Whether the value depends on a group's width."""
+        return any(group in size.positions for size in self.sizes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,21 +119,22 @@ class Grouping:
     def attributes(self) -> tuple[Attribute, ...]:
         """Numbers held by modules that equal a size which follows some channels.
 
-        A module's integer attribute counts when its value is that of a size the module's own forward called an
+        A module's whole number, or list of them, counts when it equals sizes that the module's own forward called an
         operator with, and all its sizes of that value agree; whether the guess is right is for proof to say.
         """
-        claims: dict[tuple[str, int], list[SizeClaim]] = defaultdict(list)
+        claimed: dict[tuple[str, tuple[int, ...]], list[tuple[AxisLength, ...]]] = defaultdict(list)
         for claim in self._provenance.claims:
-            claims[claim.layer, claim.size].append(claim)
+            claimed[claim.layer, claim.sizes].append(tuple(self._length(labels) for labels in claim.labels))
         modules = dict(self._model.named_modules())
         found = []
-        for (layer, size), made in claims.items():
-            lengths = [self._length(claim.labels) for claim in made]
-            follows = lengths[0].positions and all(length == lengths[0] for length in lengths)
-            if not follows or isinstance(modules[layer], FOLLOWING):
+        for (layer, sizes), lengths in claimed.items():
+            agreed = lengths[0] if all(other == lengths[0] for other in lengths) else ()
+            if isinstance(modules[layer], FOLLOWING) or not any(length.positions for length in agreed):
                 continue
-            names = [name for name, value in vars(modules[layer]).items() if type(value) is int and value == size]
-            found += [Attribute(layer, name, lengths[0]) for name in names]
+            for name, value in vars(modules[layer]).items():
+                single = type(value) is int
+                if (single and (value,) == sizes) or (is_sizes(value) and tuple(value) == sizes):
+                    found.append(Attribute(layer, name, agreed, single))
         return tuple(found)
 
     # ---- channels

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 Slices = Mapping[str, Mapping[int, tuple[int, ...]]]
 """Kept positions by parameter (or buffer) and axis; axes that keep everything are absent."""
 
-Sizes = Mapping[str, Mapping[str, int]]
-"""New values of integer attributes by module and attribute; those that keep their value are absent."""
+Sizes = Mapping[str, Mapping[str, int | list[int]]]
+"""New values of attributes that hold sizes, by module and attribute; those that keep their value are absent."""
 
 
 @dataclass(frozen=True)
@@ -85,10 +85,11 @@ class Plan:
     @cached_property
     def sizes(self) -> Sizes:
         """Numbers that modules hold and that follow the kept widths (see ``ChannelGraph.attributes``)."""
-        dense, found = self.graph.widths, dict[str, dict[str, int]]()
+        found: dict[str, dict[str, int | list[int]]] = {}
         for attribute in self.graph.attributes:
-            if attribute.size.at(self.widths) != attribute.size.at(dense):
-                found.setdefault(attribute.module, {})[attribute.name] = attribute.size.at(self.widths)
+            value = attribute.at(self.widths)
+            if value != attribute.at(self.graph.widths):
+                found.setdefault(attribute.module, {})[attribute.name] = value
         return found
 
     def compose(self, later: Plan) -> Plan:

@@ -76,17 +76,20 @@ class Contraction:
 
 @dataclass(frozen=True, slots=True)
 class SizeClaim:
-    """A size an operator was called with that must follow some channels, in case a module attribute holds it.
+    """Sizes an operator was called with that must follow some channels, in case a module attribute holds them.
 
     Attributes:
         layer: Qualified name of the module that called the operator.
-        size: The number given.
-        labels: One label per unit of it; NONE for units that belong to no channel.
+        labels: For each size, one label per unit of it; NONE for units that belong to no channel.
     """
 
     layer: str
-    size: int
-    labels: IntArray
+    labels: tuple[IntArray, ...]
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The numbers given."""
+        return tuple(len(labels) for labels in self.labels)
 
 
 class Provenance:
@@ -213,10 +216,10 @@ class Provenance:
                 found.setdefault(label, set()).add(operator)
         return found
 
-    def claim(self, size: int, labels: IntArray) -> None:
-        """An operator was called with a size that must follow these channels (see ``SizeClaim``)."""
-        if self.counting and (labels >= 0).any():
-            self.claims.append(SizeClaim(self.layer, int(size), labels))
+    def claim(self, *labels: IntArray) -> None:
+        """An operator was called with a size, or a list of them, that must follow channels (see ``SizeClaim``)."""
+        if self.counting and any((array >= 0).any() for array in labels):
+            self.claims.append(SizeClaim(self.layer, labels))
 
     def produce(self, labels: IntArray) -> None:
         """The parameter axes of these labels compute the channels."""

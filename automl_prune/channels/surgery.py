@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import nn
@@ -47,7 +47,7 @@ def slice_model(model: nn.Module, slices: Slices, sizes: Sizes | None = None) ->
     Args:
         model: Not changed.
         slices: Kept positions by parameter or buffer name and axis.
-        sizes: New values of further integer attributes, by module and attribute.
+        sizes: New values of further attributes that hold sizes, by module and attribute.
 
     Raises:
         PlanError: A name, axis or position does not exist, or positions are not strictly increasing.
@@ -78,12 +78,23 @@ def _set_sizes(model: nn.Module, sizes: Sizes) -> None:
     for name, attributes in sizes.items():
         held = vars(modules[name]) if name in modules else {}
         for attribute, value in attributes.items():
-            if type(held.get(attribute)) is not int or value < 1:
+            old = held.get(attribute)
+            new = tuple(value) if isinstance(old, tuple) and isinstance(value, list) else value
+            if isinstance(value, int):
+                fits = type(old) is int and value > 0
+            else:
+                fits = is_sizes(old) and len(old) == len(value) and min(value, default=0) > 0
+            if not fits:
                 raise PlanError(
-                    f"the model has no module {name!r} with a whole number {attribute!r} that could become {value}; "
-                    "the plan is of another model"
+                    f"the model has no module {name!r} whose {attribute!r} could become {value}; the plan is of "
+                    "another model"
                 )
-            setattr(modules[name], attribute, value)
+            setattr(modules[name], attribute, new)
+
+
+def is_sizes(value: object) -> TypeGuard[list[int] | tuple[int, ...]]:
+    """Whether an attribute holds a list of whole numbers."""
+    return type(value) in (list, tuple) and all(type(size) is int for size in value)  # type: ignore[attr-defined]  # either iterates
 
 
 def _check(name: str, tensor: torch.Tensor, axis: int, kept: tuple[int, ...]) -> None:

@@ -124,12 +124,12 @@ class _Stored:
     Attributes:
         dense_shapes: Of every parameter and buffer of the dense model.
         slices: Kept positions by parameter and axis.
-        sizes: New values of integer attributes by module and attribute.
+        sizes: New values of attributes that hold sizes, by module and attribute.
     """
 
     dense_shapes: dict[str, tuple[int, ...]]
     slices: dict[str, dict[int, tuple[int, ...]]]
-    sizes: dict[str, dict[str, int]]
+    sizes: dict[str, dict[str, int | list[int]]]
 
     @classmethod
     def read(cls, content: Any, path: Path) -> _Stored:
@@ -156,7 +156,9 @@ class _Stored:
                 for name, axes in content["slices"].items()
             }
             sizes = {
-                str(module): dict(zip(map(str, values), _integers([*values.values()]), strict=True))
+                str(module): {
+                    str(name): value if type(value) is int else list(_integers(value)) for name, value in values.items()
+                }
                 for module, values in content["sizes"].items()
             }
         except (KeyError, AttributeError, TypeError, ValueError) as error:

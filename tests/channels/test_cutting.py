@@ -72,6 +72,28 @@ def test_uneven_split_by_attributes() -> None:
     assert (part.worked, part.passed) == (2, 2)
 
 
+class Mixed(nn.Module):
+    """Parts with kernels of their own (MixConv, arXiv:1907.09595); their sizes are one list, two of them equal."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.splits = [4, 4, 6]
+        self.parts = nn.ModuleList(conv(c, c, 2 * i + 1, groups=c) for i, c in enumerate(self.splits))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.cat([part(y) for part, y in zip(self.parts, torch.split(x, self.splits, 1), strict=True)], 1)
+
+
+def test_sizes_in_a_list_follow() -> None:
+    net = nn.Sequential(conv(3, 14), Mixed(), head(14))
+    graph = check(net)
+    assert sorted(graph.widths.values()) == [4, 4, 6]
+    plan = graph.plan(dict(zip(graph.widths, [[0], [1, 2], [3, 4, 5]], strict=True)))
+    small: Any = prune(net, plan)[1]  # type: ignore[index]  # a Sequential
+    assert small.splits == [1, 2, 3]
+    assert plan.to_json()["sizes"] == {"1": {"splits": [1, 2, 3]}}
+
+
 def test_uneven_split_by_numbers_is_protected_with_line_and_cure() -> None:
     def forward(m: Any, x: Any) -> Any:
         first, second = m.a(x).split([3, 5], 1)

@@ -147,6 +147,22 @@ def _fewer(content: dict[str, Any]) -> None:
     _first(content)[0].pop()
 
 
+def _size_of_no_module(content: dict[str, Any]) -> None:
+    content["sizes"] = {"nowhere": {"width": 3}}
+
+
+def _size_of_text(content: dict[str, Any]) -> None:
+    content["sizes"] = {"fc": {"in_features": "3"}}
+
+
+def _size_that_is_none(content: dict[str, Any]) -> None:
+    content["sizes"] = {"fc": {"training": 3}}  # True is no whole number
+
+
+def _size_of_nothing(content: dict[str, Any]) -> None:
+    content["sizes"] = {"fc": {"in_features": []}}
+
+
 def _newer(content: dict[str, Any]) -> None:
     content["format"] = FORMAT + 1
 
@@ -155,6 +171,7 @@ def _newer(content: dict[str, Any]) -> None:
     "change",
     [
         _out_of_range, _negative, _twice, _empty, _no_axis, _no_parameter, _text, _fraction, _missing, _fewer, _newer,
+            _size_of_no_module, _size_of_text, _size_that_is_none, _size_of_nothing,
     ],
 )  # fmt: skip
 def test_a_forged_plan_is_refused_even_with_a_right_checksum(

@@ -84,7 +84,7 @@ def _depthwise(
     transposed: bool,
 ) -> IntArray:
     where = "a depthwise convolution"
-    p.claim(len(incoming), incoming)
+    p.claim(incoming)
     if transposed:  # weight (channels, multiplier, ...): axis 0 is the channel, axis 1 must stay
         p.protect(made, f"{where} has several fixed outputs per channel")
         return np.repeat(p.tie(incoming, read, where), weight.shape[1])

@@ -39,8 +39,8 @@ def structural(p: Provenance, call: Call) -> None:
             continue
         dims[target] = along
         if call.func.overloadpacket in _RESHAPES:
-            p.claim(len(array), array)
-            p.claim(out.shape[target], along)
+            p.claim(array)
+            p.claim(along)
     for dim, array in labels.dims.items():
         if (array == FREE).all():  # whatever a free dimension becomes a part of is free
             for target in _moved(call, source, dim, np.arange(len(array)))[1]:
@@ -135,7 +135,7 @@ def enlarge(p: Provenance, call: Call) -> None:
         elif dim - first in labels.dims:
             array = labels.dims[dim - first]
             dims[dim] = np.tile(array, size // len(array))
-            p.claim(size, dims[dim])
+            p.claim(dims[dim])
     p.assign(out, Labels(dims, labels.activation, labels.made))
 
 
@@ -232,14 +232,15 @@ def split(p: Provenance, call: Call) -> None:
     array = labels.dims.get(dim)
     sizes = [part.shape[dim] for part in call.out]
     if array is not None:
-        p.claim(len(array), array)
+        p.claim(array)
+        p.claim(*np.split(array, np.cumsum(sizes)[:-1]))
         _cut(p, array, sizes, derived=call.func.overloadpacket is aten.split_with_sizes)
     ends = np.cumsum(sizes)
     for part, end in zip(call.out, ends, strict=True):
         dims = dict(labels.dims)
         if array is not None:
             dims[dim] = array[end - part.shape[dim] : end]
-            p.claim(part.shape[dim], dims[dim])
+            p.claim(dims[dim])
         p.assign(part, Labels(dims, labels.activation, labels.made))
 
 
@@ -273,9 +274,8 @@ def slice_(p: Provenance, call: Call) -> None:
             p.tie_all(array.reshape(-1, step).T, call.name)
         elif part and size % part == 0 and start % part == 0:
             _cut(p, array, [part] * (size // part), derived=True)
-        p.claim(part, dims[dim])
-        p.claim(start, array[:start])
-        p.claim(size, array)
+        for claimed in (dims[dim], array[:start], array):
+            p.claim(claimed)
     p.assign(out, Labels(dims, labels.activation, labels.made))
 
 
