@@ -59,7 +59,8 @@ def _moved(call: Call, source: torch.Tensor, dim: int, array: IntArray) -> tuple
 def _run_on_labels(call: Call, labels: torch.Tensor) -> torch.Tensor:
     if call.func.overloadpacket in _RESHAPES:
         return labels.reshape(call.out.shape)
-    moved: torch.Tensor = call.func(labels, *call.args[1:], **call.kwargs)
+    args = [argument.cpu() if isinstance(argument, torch.Tensor) else argument for argument in call.args[1:]]
+    moved: torch.Tensor = call.func(labels, *args, **call.kwargs)  # labels live on the CPU
     return moved
 
 
