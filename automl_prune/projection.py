@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
@@ -64,6 +64,7 @@ class Projector:
         self._limits = dict(limits)
         self._polynomials = _polynomials(graph, limits)
         self._ladder = _Ladder(tuple(limit.widths() for limit in space.limits(graph.groups).values()))
+        self._scores = {name: dict(scores[name]) for name in space.criteria}
         self._importance = {name: self._importances(scores[name]) for name in space.criteria}
         self._check_reachable(graph.dense_costs)
         metric, first = next(iter(self._polynomials.items()))
@@ -104,7 +105,45 @@ class Projector:
         importance = np.array([self._importance[name][i] for i, name in enumerate(criteria)])
         residual = np.array([float(point.get(f"residual/{name}", 0.0)) for name in self._names])
         target = max(self._floor, float(point["target_cost"]) * self._ceiling)
-        widths = self._project(importance**exponent * np.exp(residual), target)
+        raises = self._ladder.raises(importance**exponent * np.exp(residual))
+        return self._candidate(self._project(raises, target), criteria)
+
+    def ranked(self, criterion: str, target: float = 1.0, *, per_cost: bool = False) -> Candidate:
+        """The candidate that keeps the best channels of all groups together, within every budget.
+
+        Scores of groups are comparable since each was divided by its mean. Channels come in the steps the space
+        allows, a step at the mean score of its channels; the best steps are taken as far as they fit, then single
+        ones that still do. Uniform widths are often better (scores of shared widths do not add up): try both.
+
+        Args:
+            criterion: One of the space's; else ``ConfigError``.
+            target: Share of the first budget to spend, in (0, 1].
+            per_cost: Whether a step is worth its score per unit of the first budget's cost that a channel of its
+                group saves in the dense model, rather than its score.
+        """
+        self._check_criterion(criterion)
+        low, high = self._ladder.steps
+        values = np.empty(len(low))
+        for number, name in enumerate(self._names):
+            mine = self._ladder.group == number
+            best = np.sort(self._scores[criterion][name].double().numpy())[::-1]
+            total = np.concatenate([[0.0], np.cumsum(best)])
+            means = (total[high[mine]] - total[low[mine]]) / (high[mine] - low[mine])
+            values[mine] = means / self._saving(number) if per_cost else means
+        target_cost = max(self._floor, target * self._ceiling)
+        return self._candidate(
+            self._project(self._ladder.ordered(-values), target_cost), [criterion] * len(self._names)
+        )
+
+    def _saving(self, number: int) -> float:
+        """What a channel of a group costs in the dense model, in the first budget's metric, on average."""
+        polynomial = next(iter(self._polynomials.values()))
+        narrow = self._ladder.highest.copy()
+        narrow[number] = self._ladder.lowest[number]
+        channels = self._ladder.highest[number] - narrow[number]
+        return float(polynomial.evaluate(self._ladder.highest) - polynomial.evaluate(narrow)) / max(1, int(channels))
+
+    def _candidate(self, widths: Widths, criteria: Sequence[str]) -> Candidate:
         return Candidate(
             {
                 name: GroupChoice(int(width), criterion)
@@ -119,10 +158,7 @@ class Projector:
             criterion: One of the space's, for all groups; else ``ConfigError``.
             target: Value of ``target_cost``; moved to the nearer end of its range when outside.
         """
-        if criterion not in self._space.criteria:
-            raise ConfigError(
-                f"criterion {criterion!r} is not in the space; {nearest(criterion, self._space.criteria)}"
-            )
+        self._check_criterion(criterion)
         point: dict[str, float | str] = {}
         for parameter in self.parameters:
             if not isinstance(parameter, FloatParameter):
@@ -133,11 +169,10 @@ class Projector:
                 point[parameter.name] = 0.0
         return point
 
-    def _project(self, weights: NDArray[np.float64], target: float) -> Widths:
-        """The greatest widths in proportion to ``weights``, shape (groups,), within target and budgets."""
+    def _project(self, raises: NDArray[np.int64], target: float) -> Widths:
+        """The widths after as many ``raises`` (groups, in order) as target and budgets allow, shape (groups,)."""
         metric = next(iter(self._limits))
         limits = {**self._limits, metric: min(target, self._limits[metric])}
-        raises = self._ladder.raises(weights)
         done, beyond = 0, len(raises) + 1
         while beyond - done > 1:
             middle = (done + beyond) // 2
@@ -175,9 +210,12 @@ class Projector:
         default = point.get("criterion", self._space.criteria[0])
         chosen = [str(point.get(f"criterion/{name}", default)) for name in self._names]
         for name in chosen:
-            if name not in self._importance:
-                raise ConfigError(f"criterion {name!r} is not in the search space; {nearest(name, self._importance)}")
+            self._check_criterion(name)
         return chosen
+
+    def _check_criterion(self, name: str) -> None:
+        if name not in self._importance:
+            raise ConfigError(f"criterion {name!r} is not in the search space; {nearest(name, self._importance)}")
 
     def _check_point(self, point: Mapping[str, float | str]) -> None:
         expected = {parameter.name for parameter in self.parameters}
@@ -211,13 +249,20 @@ class _Ladder:
 
     Args:
         allowed: Allowed widths by group, ascending; the last is the dense width.
+
+    Attributes:
+        group: The group of every raise by one rung, group after group, shape (raises,).
+        steps: Widths before and after every raise, likewise.
     """
 
     def __init__(self, allowed: tuple[tuple[int, ...], ...]) -> None:
         self._flat = np.array([width for widths in allowed for width in widths], dtype=np.int64)
         counts = np.array([len(widths) for widths in allowed], dtype=np.int64)
         self._first = np.cumsum(counts) - counts
-        self._group = np.repeat(np.arange(len(allowed)), counts - 1)
+        self.group = np.repeat(np.arange(len(allowed)), counts - 1)
+        self.steps = tuple(
+            np.array([pair[end] for widths in allowed for pair in pairwise(widths)], dtype=np.int64) for end in (0, 1)
+        )
         # Rounding to the nearest allowed width climbs a rung where the wanted fraction passes the middle
         # between two.
         self._middle = np.array([(a + b) / 2 / widths[-1] for widths in allowed for a, b in pairwise(widths)])
@@ -230,8 +275,15 @@ class _Ladder:
 
     def raises(self, weights: NDArray[np.float64]) -> NDArray[np.int64]:
         """The group of every single raise, ordered by the scale at which ``scale * weight`` calls for it."""
-        order = np.argsort(self._middle / weights[self._group], kind="stable")
-        return np.asarray(self._group[order])
+        return self.ordered(self._middle / weights[self.group])
+
+    def ordered(self, keys: NDArray[np.float64]) -> NDArray[np.int64]:
+        """The group of every single raise, by ascending key, shape (raises,); the rungs of a group stay in order."""
+        keys = keys.copy()
+        for number in range(len(self._first)):
+            mine = self.group == number
+            keys[mine] = np.maximum.accumulate(keys[mine])
+        return np.asarray(self.group[np.argsort(keys, kind="stable")])
 
 
 def participation_ratio(scores: torch.Tensor) -> float:

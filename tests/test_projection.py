@@ -347,7 +347,7 @@ def test_missing_values_are_refused() -> None:
 def test_uniform_points_of_another_criterion_are_refused_and_targets_are_moved_inside() -> None:
     graph = chain([8, 8])
     found = projector(graph, {"macs": graph.dense_costs["macs"]}, target_cost=0.6)
-    with pytest.raises(ConfigError, match="'l2' is not in the space"):
+    with pytest.raises(ConfigError, match="'l2' is not in the search space"):
         found.uniform_point("l2", 1.0)
     assert found.uniform_point("l1", 0.1)["target_cost"] == 0.6
     assert found.uniform_point("l1", 7.0)["target_cost"] == 1.0
@@ -365,3 +365,44 @@ def test_a_model_without_groups_has_one_candidate() -> None:
     assert found.candidate(found.uniform_point("l1", 1.0)).widths == {}
     with pytest.raises(BudgetError, match=r"100\.00% of the dense model"):
         projector(graph, {"macs": graph.dense_costs["macs"] / 2})
+
+
+def test_ranked_widths_are_the_best_channels_of_all_groups() -> None:
+    """Against a search over every threshold of the scores."""
+    graph = chain([5, 4])
+    scores = {"l1": {"conv0": torch.tensor([5.0, 1, 4, 0.5, 3]), "conv1": torch.tensor([2.0, 2.5, 0.1, 6])}}
+    every = sorted(torch.cat(list(scores["l1"].values())).tolist())
+    for share in (0.2, 0.4, 0.6, 0.8, 1.0):
+        limits = {"macs": share * graph.dense_costs["macs"]}
+        found = Projector(graph, space(max_prune_ratio=1.0), limits, scores).ranked("l1").widths
+        cuts = [{name: max(1, int((s >= t).sum())) for name, s in scores["l1"].items()} for t in every]
+        fitting = next(widths for widths in cuts if graph.macs.at(widths) <= limits["macs"])
+        assert all(found[name] >= width for name, width in fitting.items())
+        for name, width in found.items():  # what is left over is used
+            raised = {**found, name: width + 1}
+            assert width == graph.widths[name] or graph.macs.at(raised) > limits["macs"]
+
+
+@given(problem=problems(), per_cost=st.booleans())
+def test_ranked_widths_honour_every_limit_and_leave_no_step(problem: Problem, per_cost: bool) -> None:
+    criterion = problem.space.criteria[0]
+    widths = problem.projector().ranked(criterion, per_cost=per_cost).widths
+    assert all(width in problem.allowed[name] for name, width in widths.items())
+    assert all(problem.cost(metric, widths) <= limit for metric, limit in problem.limits.items())
+    for name, width in widths.items():
+        rung = problem.allowed[name].index(width)
+        if rung + 1 < len(problem.allowed[name]):
+            raised = {**widths, name: problem.allowed[name][rung + 1]}
+            assert any(problem.cost(metric, raised) > limit for metric, limit in problem.limits.items())
+
+
+def test_ranking_per_cost_prefers_the_cheaper_channels() -> None:
+    graph = chain([8, 8, 8], [64, 64, 16, 4])
+    scores = {"l1": {name: torch.linspace(0.5, 1.5, 8) for name in graph.widths}}
+    scores["l1"]["conv2"] = scores["l1"]["conv2"] / 2
+    half = Projector(graph, space(), {"macs": 0.5 * graph.dense_costs["macs"]}, scores)
+    by_score, by_worth = half.ranked("l1").widths, half.ranked("l1", per_cost=True).widths
+    assert by_score["conv2"] < by_worth["conv2"] == 8
+    assert by_score["conv1"] > by_worth["conv1"]
+    with pytest.raises(ConfigError, match="'l2' is not in the search space"):
+        half.ranked("l2")
