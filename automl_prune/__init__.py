@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from automl_prune.api import SearchResult as SearchResult
+    from automl_prune.api import one_shot as one_shot
     from automl_prune.api import search as search
     from automl_prune.budget import Budget as Budget
     from automl_prune.channels import ChannelGraph as ChannelGraph
@@ -26,6 +27,7 @@ _HOMES = {
     "SearchResult": "automl_prune.api",
     "Space": "automl_prune.space",
     "load_pruned": "automl_prune.export",
+    "one_shot": "automl_prune.api",
     "prove": "automl_prune.channels",
     "prune": "automl_prune.channels",
     "search": "automl_prune.api",

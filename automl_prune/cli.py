@@ -138,6 +138,35 @@ def profile(config: ConfigArgument, set_: SetOption = None) -> None:
     view.say(api.profile(_config(config, set_), view).explain())
 
 
+@app.command("one-shot")
+def one_shot(
+    config: ConfigArgument,
+    criterion: Annotated[str, typer.Option(help="Chooses the channels.")] = "obs",
+    widths: Annotated[
+        Literal["uniform", "global", "global_per_cost"],
+        typer.Option(help="The same fraction everywhere; the best channels of all groups; those per cost saved."),
+    ] = "uniform",
+    at_once: Annotated[
+        bool, typer.Option("--at-once", help="Reconstruct all layers at once: faster, a little worse.")
+    ] = False,
+    run_dir: RunDirOption = None,
+    set_: SetOption = None,
+) -> None:
+    """Compress now, without any training, and export the verified model.
+
+    Example: automl-prune one-shot experiments/fashion_mnist_resnet20/config.yaml --set budget.macs=0.25
+    """
+    from automl_prune import api
+    from automl_prune.terminal import compressed_as_table
+
+    view, loaded = _terminal(), _config(config, set_)
+    where = run_dir or Path("runs") / loaded.name
+    sequential = not at_once
+    result = api.one_shot_config(loaded, where, criterion=criterion, widths=widths, sequential=sequential, view=view)
+    view.console.print(compressed_as_table(result))
+    view.say(f"Exported and verified: {result.directory}")
+
+
 @app.command()
 def sensitivity(
     config: ConfigArgument,

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from automl_prune.one_shot import Compressed
 from automl_prune.report.estimate import Estimate
 from automl_prune.report.sensitivity import noise
 from automl_prune.report.table import FrontRow
@@ -76,6 +77,21 @@ class _Lines:
 
 
 _proof: View = Terminal(Console())  # the type checker proves that it is one
+
+
+def compressed_as_table(result: Compressed) -> Table:
+    """A one-shot result beside the dense model and plain pruning, for people."""
+    metric = result.metric
+    table = Table(caption="± half the 95 % interval", caption_justify="left")
+    table.add_column("model")
+    for name in result.plan.costs():
+        table.add_column(f"{name} (of dense)", justify="right")
+    for split in ("validation", "test"):
+        table.add_column(f"{split} {metric.name}", justify="right")
+    for label, row in result.rows.items():
+        costs = [f"{cost.value:,.0f} ({cost.ratio:.1%})" for cost in row.costs.values()]
+        table.add_row(label, *costs, *(plus_minus(metric, Estimate.of([value])) for value in (row.val, row.test)))
+    return table
 
 
 def front_as_table(rows: Sequence[FrontRow], context: StudyContext, title: str) -> Table:

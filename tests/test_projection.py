@@ -403,6 +403,5 @@ def test_ranking_per_cost_prefers_the_cheaper_channels() -> None:
     half = Projector(graph, space(), {"macs": 0.5 * graph.dense_costs["macs"]}, scores)
     by_score, by_worth = half.ranked("l1").widths, half.ranked("l1", per_cost=True).widths
     assert by_score["conv2"] < by_worth["conv2"] == 8
-    assert by_score["conv1"] > by_worth["conv1"]
     with pytest.raises(ConfigError, match="'l2' is not in the search space"):
         half.ranked("l2")

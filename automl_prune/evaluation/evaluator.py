@@ -161,7 +161,7 @@ class Evaluator:
         val, test = self._score(small, "val"), self._score(small, "test")
         return Trained(small, val, test, finetuning.steps, time.perf_counter() - start)
 
-    def compress(self, plan: Plan) -> nn.Module:
+    def compress(self, plan: Plan, on_step: Callable[[int, int], None] | None = None) -> nn.Module:
         """The pruned model, reconstructed and recalibrated as the recipe says, not trained.
 
         Its costs are checked against independent counts; what differs raises ``EvaluationError``.
@@ -171,14 +171,16 @@ class Evaluator:
         planned = {name: cost.value for name, cost in plan.costs().items()}
         if counted != planned:
             raise EvaluationError(f"the pruned model has {counted}, its plan says {planned}; please report this model")
-        self._repair(small, plan)
+        self._repair(small, plan, on_step)
         return small
 
-    def _repair(self, small: nn.Module, plan: Plan) -> None:
+    def _repair(self, small: nn.Module, plan: Plan, on_step: Callable[[int, int], None] | None) -> None:
         samples, calibration = self.recipe.calibration_samples, self.calibration
         if self.recipe.sequential:
             assert calibration is not None
-            reconstruct_sequentially(small, self.model, plan, calibration, self.task, device=self.device)
+            reconstruct_sequentially(
+                small, self.model, plan, calibration, self.task, device=self.device, on_step=on_step
+            )
         elif self.recipe.reconstruct:
             assert calibration is not None
             reconstruct(small, self.model, plan, calibration)

@@ -1,0 +1,140 @@
+"""Compressing without training: widths within the budget, prune, reconstruct, recalibrate, export."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Literal, get_args
+
+from torch import nn
+
+from automl_prune.budget import Budget
+from automl_prune.candidate import Candidate
+from automl_prune.channels import Plan
+from automl_prune.costs import Cost
+from automl_prune.errors import ConfigError
+from automl_prune.evaluation import Evaluator, Recipe, score
+from automl_prune.export.bundle import export_model
+from automl_prune.projection import Projector
+from automl_prune.registry import nearest
+from automl_prune.session import Session, choose_device, environment
+from automl_prune.space import Space
+from automl_prune.study.directory import RunDirectory
+from automl_prune.tasks import Metric, Score, Task
+from automl_prune.view import View
+
+Widths = Literal["uniform", "global", "global_per_cost"]
+"""The same fraction of every group; the best channels of all groups; the best per unit of cost they save."""
+WIDTHS: tuple[Widths, ...] = get_args(Widths)
+PLAIN = "uniform l1, only cut"
+"""What the result is set beside: the usual pruning, with nothing done after the cut."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """A model of the table: costs by metric, score on validation and on test data."""
+
+    costs: Mapping[str, Cost]
+    val: Score
+    test: Score
+
+
+@dataclass(frozen=True, slots=True)
+class Compressed:
+    """What compressing gives.
+
+    Attributes:
+        model: The smaller model, in evaluation mode, on the device.
+        plan: Which channels it keeps.
+        metric: What scores are.
+        rows: By label: the dense model, plain uniform L1 pruning within the same budget, the result.
+        directory: Where it was exported; None where it was not.
+    """
+
+    model: nn.Module
+    plan: Plan
+    metric: Metric
+    rows: Mapping[str, Scored]
+    directory: Path | None
+
+
+def compress(
+    model: nn.Module,
+    task: Task,
+    budget: Budget,
+    criterion: str,
+    *,
+    widths: Widths,
+    space: Space,
+    recipe: Recipe,
+    directory: RunDirectory | None,
+    factory: Callable[[], nn.Module] | None,
+    seed: int,
+    device: str,
+    view: View,
+) -> Compressed:
+    """What ``api.one_shot`` does, with everything there is to know of its result; see there.
+
+    Args:
+        model: The trained dense model.
+        task: Its data.
+        budget: Hard bounds.
+        criterion: Chooses the channels.
+        widths: How many every group keeps.
+        space: Its width limits are honoured.
+        recipe: How the pruned model is repaired; nothing is trained.
+        directory: Where calibration and export go; None writes nothing.
+        factory: Builds the dense model anew; by default copies ``model``.
+        seed: Chooses the calibration's samples.
+        device: ``auto`` or a torch device.
+        view: Where progress goes.
+    """
+    if widths not in WIDTHS:
+        raise ConfigError(f"widths: unknown choice {widths!r}; {nearest(widths, WIDTHS)}")
+    place, recipe = choose_device(device), replace(recipe, finetuning=None)
+    chosen = space.model_copy(update={"criteria": tuple(dict.fromkeys((criterion, "l1")))})
+    kept = directory.calibration if directory else None
+    session = Session.prepare(model, task, budget, chosen, recipe, seed=seed, device=place, view=view, calibration=kept)
+    evaluator = session.evaluator
+    plan = evaluator.plan(choose_widths(session.projector, criterion, widths))
+    with view.stage("Compressing") as stage:
+        small = evaluator.compress(plan, on_step=stage)
+    plain = Evaluator(session.model, session.graph, task, evaluator.scores, Recipe(recalibrate=False), place)
+    cut = plain.plan(choose_widths(session.projector, "l1", "uniform"))
+    dense = session.graph.plan({}).costs()
+    rows = {
+        "dense": Scored(dense, session.dense_val, session.dense_test),
+        PLAIN: _scored(plain.compress(cut), cut, session),
+        f"{widths} {criterion}": _scored(small, plan, session),
+    }
+    if directory is None:
+        return Compressed(small, plan, task.metric, rows, None)
+    output = directory.models / f"one-shot-{criterion}-{widths}"
+    info = {
+        "origin": f"one-shot, {widths} widths by {criterion}",
+        "seed": seed,
+        "evaluation": asdict(recipe),
+        "val": asdict(rows[f"{widths} {criterion}"].val),
+        "environment": environment(place),
+    }
+    rebuild = factory or partial(copy.deepcopy, session.model.cpu())
+    with view.stage("Exporting") as stage:
+        export_model(small, plan, task, output, dense=rebuild(), info=info)
+        stage(1, 1)
+    session.model.to(place)
+    return Compressed(small, plan, task.metric, rows, output)
+
+
+def choose_widths(projector: Projector, criterion: str, widths: Widths) -> Candidate:
+    """The candidate that spends the budget with widths of a kind."""
+    if widths == "uniform":
+        return projector.candidate(projector.uniform_point(criterion, 1.0))
+    return projector.ranked(criterion, per_cost=widths == "global_per_cost")
+
+
+def _scored(model: nn.Module, plan: Plan, session: Session) -> Scored:
+    val, test = (score(model, session.task, split, session.device) for split in ("val", "test"))
+    return Scored(plan.costs(), val, test)
