@@ -99,7 +99,8 @@ class EvaluationSection(_Section):
 
     def recipe(self) -> Recipe:
         """The evaluation of candidates."""
-        return Recipe(self.calibration_samples, self.finetuning(self.finetune_steps) if self.finetune_steps else None)
+        finetuning = self.finetuning(self.finetune_steps) if self.finetune_steps else None
+        return Recipe(self.calibration_samples, finetuning, self.reconstruct, self.sequential and self.reconstruct)
 
     def finalist(self, task: Task) -> FineTuning:
         """The fine-tuning of finalists on a task's data."""

@@ -96,8 +96,10 @@ def compress(
         raise ConfigError(f"widths: unknown choice {widths!r}; {nearest(widths, WIDTHS)}")
     place, recipe = choose_device(device), replace(recipe, finetuning=None)
     chosen = space.model_copy(update={"criteria": tuple(dict.fromkeys((criterion, "l1")))})
-    kept = directory.calibration if directory else None
-    session = Session.prepare(model, task, budget, chosen, recipe, seed=seed, device=place, view=view, calibration=kept)
+    session = Session.prepare(
+        model, task, budget, chosen, recipe, seed=seed, device=place, view=view,
+        calibration=directory.calibration if directory else None, ranking=directory.scores if directory else None,
+    )  # fmt: skip
     evaluator = session.evaluator
     plan = evaluator.plan(choose_widths(session.projector, criterion, widths))
     with view.stage("Compressing") as stage:

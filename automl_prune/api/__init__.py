@@ -13,6 +13,6 @@ from automl_prune.api.sparsifying import sparsify
 from automl_prune.api.training import train
 
 __all__ = [
-    "Profile", "SearchResult", "export", "front", "one_shot", "one_shot_config", "profile", "progressive_config", "read",
-    "report", "search", "search_config", "sensitivity", "sparsify", "status", "train", "verdict",
+    "Profile", "SearchResult", "export", "front", "one_shot", "one_shot_config", "profile", "progressive_config",
+    "read", "report", "search", "search_config", "sensitivity", "sparsify", "status", "train", "verdict",
 ]  # fmt: skip
