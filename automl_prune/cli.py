@@ -154,7 +154,7 @@ def one_shot(
 ) -> None:
     """Compress now, without any training, and export the verified model.
 
-    Example: automl-prune one-shot experiments/fashion_mnist_resnet20/config.yaml --set budget.macs=0.25
+    Example: automl-prune one-shot experiments/digits/config.yaml --widths global
     """
     from automl_prune import api
     from automl_prune.terminal import compressed_as_table

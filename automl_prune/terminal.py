@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from automl_prune.one_shot import Compressed
+from automl_prune.compression import Compressed
 from automl_prune.report.estimate import Estimate
 from automl_prune.report.sensitivity import noise
 from automl_prune.report.table import FrontRow

@@ -20,6 +20,7 @@ COMMANDS = (
     "search",
     "train",
     "sparsify",
+    "one-shot",
     "sensitivity",
     "progressive",
     "profile",
@@ -278,3 +279,14 @@ def test_an_interrupted_training_exits_130_and_the_same_command_resumes(
     assert "Epoch 1/2" not in out
     assert "Epoch 2/2" in out
     assert (tmp_path / "w.safetensors").is_file()
+
+
+def test_one_shot_prints_its_table_and_exports(run: Run) -> None:
+    status, out, err = run("one-shot", DIGITS, *SHORT, "--criterion", "l1", "--widths", "global", "--at-once")
+    assert status == 0, err
+    assert "uniform l1, only cut" in out
+    assert "global l1" in out
+    assert Path("runs/digits/models/one-shot-l1-global/manifest.json").is_file()
+    status, _, err = run("one-shot", DIGITS, *SHORT, "--criterion", "l3")
+    assert status == 2
+    assert "unknown name 'l3'; did you mean" in err

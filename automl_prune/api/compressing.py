@@ -9,11 +9,11 @@ from pathlib import Path
 from torch import nn
 
 from automl_prune.budget import Budget
+from automl_prune.compression import Compressed, Widths, compress
 from automl_prune.config import Config, EvaluationSection
 from automl_prune.dense import load_or_train
 from automl_prune.evaluation import Recipe
 from automl_prune.files import write_text
-from automl_prune.one_shot import Compressed, Widths, compress
 from automl_prune.space import Space
 from automl_prune.study.directory import RunDirectory
 from automl_prune.tasks import Task
