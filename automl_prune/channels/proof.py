@@ -117,7 +117,10 @@ def proof_error(model: nn.Module, plan: Plan, example_inputs: tuple[torch.Tensor
     model.eval()
     try:
         pruned = prune(model, plan)
-        expected = [tensor.clone() for tensor in output_tensors(silenced_outputs(model, plan, example_inputs))]
+        try:
+            expected = [tensor.clone() for tensor in output_tensors(silenced_outputs(model, plan, example_inputs))]
+        except Exception as problem:
+            raise PlanError(f"no model to compare with can be made{_told(problem)}") from problem
         try:
             with torch.no_grad():
                 actual = output_tensors(pruned(*example_inputs))

@@ -14,12 +14,13 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import nn
 
 from automl_prune.channels.plan import Plan
 from automl_prune.channels.provenance import IntArray, Provenance
-from automl_prune.channels.rules import Call
+from automl_prune.channels.rules import ATTENTION, Call
 from automl_prune.channels.trace import entering, labelled_run
 
 aten = torch.ops.aten
@@ -94,9 +95,9 @@ def _compacting(p: Provenance, removed: NDArray[np.bool_]) -> Callable[[Call], N
             return
         spanned = set(np.concatenate(p.spanned).tolist())
         args = [compact(argument, spanned) for argument in call.args]
-        computed = call.func(*_with_sizes(call, args), **call.kwargs)
+        computed = _anew(call, args)
         small = computed if isinstance(computed, (tuple, list)) else [computed]
-        for out, values in zip(call.outputs, [v for v in small if isinstance(v, torch.Tensor)], strict=True):
+        for out, values in zip(call.outputs, [v for v in small if isinstance(v, torch.Tensor)], strict=False):
             _spread(out, values, [stays(p.on(out, dim)) for dim in range(out.dim())])
 
     return on_call
@@ -106,14 +107,21 @@ def _narrow(tensor: torch.Tensor, dim: int, stays: NDArray[np.bool_]) -> torch.T
     return tensor.index_select(dim, torch.from_numpy(np.flatnonzero(stays)).to(tensor.device))
 
 
-def _with_sizes(call: Call, args: list[Any]) -> list[Any]:
-    """The arguments with the sizes that some operators take beside their tensors."""
+def _anew(call: Call, args: list[Any]) -> Any:
+    """What the operator returns for compacted arguments, with the sizes that some take beside their tensors."""
     packet = call.func.overloadpacket
+    if packet in ATTENTION:  # another implementation may suit the new sizes; its other outputs are for gradients
+        names = [argument.name for argument in call.func._schema.arguments]
+        given = {**dict(zip(names, args, strict=False)), **call.kwargs}
+        mask, causal = given.get("attn_mask", given.get("attn_bias")), given.get("is_causal", False)
+        query, key, value = args[:3]
+        scale = given.get("scale")
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal, scale=scale)
     if packet in (aten.native_layer_norm, aten._fused_rms_norm):
         args[1] = list(args[0].shape[-len(args[1]) :])
     if packet is aten.native_group_norm:
         args[4] = args[0].shape[1]
-    return args
+    return call.func(*args, **call.kwargs)
 
 
 def _spread(out: torch.Tensor, values: torch.Tensor, stays: list[NDArray[np.bool_]]) -> None:

@@ -20,13 +20,18 @@ def count_macs(model: nn.Module, example_inputs: tuple[torch.Tensor, ...]) -> in
         example_inputs: Positional inputs whose first dimension is the batch.
     """
     modes = [(module, module.training) for module in model.modules()]
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     model.eval()
+    for parameter in trained:  # torch's counter fails where a parameter is given to a module as its input
+        parameter.requires_grad_(False)
     try:
         with torch.no_grad(), unfused(), FlopCounterMode(display=False) as counter:
             model(*example_inputs)
     finally:
         for module, training in modes:
             module.training = training
+        for parameter in trained:
+            parameter.requires_grad_(True)
     return int(counter.get_total_flops()) // 2 // example_inputs[0].shape[0]
 
 

@@ -30,6 +30,19 @@ class Attention(nn.Module):
         return torch.as_tensor(self.proj(y.transpose(1, 2).reshape(b, n, -1)))
 
 
+class CrossAttention(nn.Module):
+    """Queries, keys and values by layers of their own: the width of the values is free."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q, self.k, self.v, self.proj = (nn.Linear(12, 12) for _ in range(4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        q, k, v = (layer(x).unflatten(-1, (3, -1)).transpose(1, 2) for layer in (self.q, self.k, self.v))
+        y = F.scaled_dot_product_attention(q[:, :, :1], k, v, scale=0.5)
+        return torch.as_tensor(self.proj(y.transpose(1, 2).flatten(2)))
+
+
 class Block(nn.Module):
     def __init__(self, attention: nn.Module, dim: int = 12) -> None:
         super().__init__()
@@ -59,6 +72,12 @@ def test_fused_attention_scales_by_what_is_left() -> None:
     graph = check(transformer(Block(Attention(12, 3, fused=True))), TOKENS)
     assert graph.widths["1.attention.qkv"] == 4
     assert graph["1.attention.qkv"].mixes == ("attention's scale",)
+
+
+def test_values_have_a_width_of_their_own() -> None:
+    graph = check(transformer(Block(CrossAttention())), TOKENS)
+    assert graph.widths == {"0": 12, "1.attention.q": 4, "1.attention.v": 4, "1.up": 20}
+    assert not graph["1.attention.q"].mixes  # its scale is given
 
 
 def test_a_wrong_guess_of_an_attribute_is_dropped() -> None:

@@ -85,3 +85,17 @@ def test_the_mode_comes_back_when_the_model_fails() -> None:
     with pytest.raises(RuntimeError):
         count_macs(model, (torch.rand(1, 4),))
     assert model.training
+
+
+def test_a_parameter_given_to_a_module_as_input() -> None:
+    class Tokens(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.token, self.layer = nn.Parameter(torch.randn(2, 4)), nn.Linear(4, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.as_tensor(self.layer(self.token).sum() + self.layer(x))
+
+    model = Tokens()
+    assert count_macs(model, (torch.randn(1, 4),)) == (2 + 1) * 4 * 3
+    assert all(parameter.requires_grad for parameter in model.parameters())

@@ -5,6 +5,7 @@ import torch
 from automl_prune.channels.provenance import Provenance
 from automl_prune.channels.rules import across, contraction, movement
 from automl_prune.channels.rules.call import Call, Rule, rule, rule_of, unknown
+from automl_prune.channels.rules.contraction import ATTENTION
 from automl_prune.channels.rules.pointwise import made_from_sizes, pointwise
 
 
@@ -18,4 +19,4 @@ def apply_rule(provenance: Provenance, call: Call) -> None:
     function(provenance, call)
 
 
-__all__ = ["Call", "Rule", "across", "apply_rule", "contraction", "movement", "rule"]
+__all__ = ["ATTENTION", "Call", "Rule", "across", "apply_rule", "contraction", "movement", "rule"]

@@ -138,11 +138,15 @@ def matmul(p: Provenance, call: Call) -> None:
     p.assign(out, Labels(dims, a_given or b_given))
 
 
-@rule(
+ATTENTION = (
     aten._scaled_dot_product_flash_attention_for_cpu, aten._scaled_dot_product_flash_attention,
     aten._scaled_dot_product_efficient_attention, aten._scaled_dot_product_cudnn_attention,
     aten._scaled_dot_product_fused_attention_overrideable,
 )  # fmt: skip
+"""The implementations of ``scaled_dot_product_attention``; its plain one is seen as matrix products."""
+
+
+@rule(*ATTENTION)
 def attention(p: Provenance, call: Call) -> None:
     """Queries and keys (batch, heads, tokens, width) are contracted over their width, which also sets the scale."""
     query, key, value = call.args[:3]
