@@ -199,6 +199,7 @@ def test_summary_and_table(parts: Any) -> None:
     }
     found = parts.table.summary(results)
     assert found["models"] == 3
+    assert found["narrower"] == []
     assert (found["ours"]["right"], found["ours"]["right_share"]) == (3, 1.0)
     assert (found["torch-pruning"]["right"], found["torch-pruning"]["verdicts"]) == (0, {"crash": 1})
     assert found["cnn"] == {"measured": 2, "at_least_80_percent": 1}
@@ -211,6 +212,22 @@ def test_summary_and_table(parts: Any) -> None:
     assert {row.count(" | ") for row in rows} == {header.count(" | ")}
     assert "- timm/b, ours: onnx: ExportError: no; 9 channels: a | b" in text
     assert "- timm/a, torch-pruning: crash in trace; KeyError: 1" in text
+
+
+@pytest.mark.parametrize(
+    ("ours", "peer", "narrower"),
+    [
+        ({"params_left": 30}, {"params_left": 26}, ["m"]),
+        ({"params_left": 27}, {"params_left": 26}, []),
+        ({"params_left": 30}, {"params_left": 26, "forward": "RuntimeError: shapes"}, []),
+        ({"groups": 0}, {"params_left": 26}, ["m"]),
+    ],
+)
+def test_where_the_peer_prunes_more_is_named(
+    parts: Any, ours: dict[str, Any], peer: dict[str, Any], narrower: list[str]
+) -> None:
+    results = {("m", "ours"): GOOD | ours, ("m", "torch-pruning"): GOOD | peer}
+    assert parts.table.summary(results)["narrower"] == narrower
 
 
 def test_the_table_says_when_the_peer_is_not_installed(parts: Any) -> None:

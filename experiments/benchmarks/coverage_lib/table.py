@@ -61,10 +61,20 @@ def summary(results: Results) -> dict[str, Any]:
     convolutional = [row for row in ours.values() if row.get("kind") == "cnn" and "conv_share" in row]
     wide = [row for row in convolutional if row["conv_share"] >= 0.8]
     found["cnn"] = {"measured": len(convolutional), "at_least_80_percent": len(wide)}
+    found["narrower"] = [model for model in models if _narrower(ours.get(model), results.get((model, TOOLS[1])))]
     for step in ("reload", "deepcopy", "costs", "onnx"):
         done = [row[step] for row in ours.values() if step in row]
         found[step] = {"tried": len(done), "equal": sum(value is True for value in done)}
     return found
+
+
+def _narrower(ours: Result | None, peer: Result | None) -> bool:
+    """Whether the peer is right and removed more than one hundredth of the parameters more than we did."""
+    if peer is None or verdict(peer) not in RIGHT:
+        return False
+    if verdict(ours) not in RIGHT or ours is None:
+        return True
+    return bool((ours["params_left"] - peer["params_left"]) / ours["params"] > 0.01)
 
 
 def sentence(found: Mapping[str, Any]) -> str:
@@ -77,6 +87,8 @@ def sentence(found: Mapping[str, Any]) -> str:
             others = ", ".join(f"{n} {name}" for name, n in one["verdicts"].items())
             title = "automl-prune" if tool == "ours" else "Torch-Pruning"
             parts.append(f"{title}: {one['right']} of {one['measured']} ({share:.1f} %) pruned and right ({others}).")
+    if TOOLS[1] in found:
+        parts.append(f"Torch-Pruning is right and prunes more than ours: {', '.join(found['narrower']) or 'nowhere'}.")
     cnn = found["cnn"]
     parts.append(
         f"At least 80 % of the convolution channels prunable: {cnn['at_least_80_percent']} of {cnn['measured']} CNNs."
