@@ -98,7 +98,9 @@ def notes(found: dict[str, Any]) -> list[str]:
         "order.",
         "`sensitivity`: by how much removing the channels changes the output; were it tiny, the comparison would be "
         "empty.",
-        "`params left` is what half of all prunable widths leaves; less means that more was prunable.",
+        "`channels`, `conv channels`: prunable share of the output channels of convolutions and linear layers, and of "
+        "convolutions. `cut`: share that sits in layers which lost channels, for both tools; `params left` can be less "
+        "where a tool removes more than the half it was asked for.",
         "Torch-Pruning: `tp.pruner.BasePruner`, random importance, ratio 0.5, the model's output layers ignored.",
     ]
 

@@ -63,6 +63,7 @@ def test_a_model_is_measured_in_full(parts: Any) -> None:
     assert parts.table.verdict(facts | {"status": "done"}) == "exact"
     assert [facts[step] for step in ("forward", "backward", "reload", "deepcopy", "costs", "onnx")] == [True] * 6
     assert facts["conv_share"] == 1
+    assert facts["cut_share"] == pytest.approx(28 / 39)
     assert facts["share"] == pytest.approx(28 / 39)  # all but the 11 outputs
     assert facts["skipped"] == ["11 channels: they are the model's output"]
     assert facts["oracle"]["sensitivity"] > 0.1
@@ -165,7 +166,7 @@ def test_the_journal_resumes_and_ignores_a_torn_line(parts: Any, tmp_path: Path)
 GOOD = {
     "status": "done", "kind": "cnn", "pruned": True, "groups": 3, "forward": True, "backward": True, "reload": True,
     "deepcopy": True, "costs": True, "onnx": True, "oracle": {"error": 1e-15, "sensitivity": 0.4}, "params": 100,
-    "params_left": 26, "share": 0.97, "conv_share": 1.0, "proof_error": 2e-16,
+    "params_left": 26, "cut_share": 0.97, "share": 0.97, "conv_share": 1.0, "proof_error": 2e-16,
     "trace_seconds": {"wall": 1.0, "processor": 0.5}, "skipped": ["11 channels: they are the model's output"],
 }  # fmt: skip
 
@@ -217,13 +218,13 @@ def test_summary_and_table(parts: Any) -> None:
 @pytest.mark.parametrize(
     ("ours", "peer", "narrower"),
     [
-        ({"params_left": 30}, {"params_left": 26}, ["m"]),
-        ({"params_left": 27}, {"params_left": 26}, []),
-        ({"params_left": 30}, {"params_left": 26, "forward": "RuntimeError: shapes"}, []),
-        ({"groups": 0}, {"params_left": 26}, ["m"]),
+        ({"cut_share": 0.9}, {}, ["m"]),
+        ({"cut_share": 0.965, "params_left": 30}, {}, []),
+        ({"cut_share": 0.9}, {"forward": "RuntimeError: shapes"}, []),
+        ({"groups": 0}, {}, ["m"]),
     ],
 )
-def test_where_the_peer_prunes_more_is_named(
+def test_where_the_peer_cuts_more_is_named(
     parts: Any, ours: dict[str, Any], peer: dict[str, Any], narrower: list[str]
 ) -> None:
     results = {("m", "ours"): GOOD | ours, ("m", "torch-pruning"): GOOD | peer}

@@ -44,7 +44,7 @@ def measure(entry: Entry, report: Report, *, onnx: bool = True) -> None:
     plan = graph.plan(random_halves(graph))
     with timed(report, "apply"):
         small = prune(model, plan)
-    report({"pruned": True, "params_left": count_params(small)})
+    report({"pruned": True, "params_left": count_params(small), "cut_share": cut_share(model, small)})
     step(report, "forward", lambda: same_shapes(model, small, inputs))
     step(report, "backward", lambda: trainable(model, small, inputs))
     step(report, "reload", lambda: reloads(fresh, small, plan, inputs))
@@ -115,6 +115,19 @@ def shares(model: nn.Module, graph: ChannelGraph) -> dict[str, float]:
     every = sum(total.values())
     result = {"share": sum(prunable.values()) / every} if every else {}
     return result | ({"conv_share": prunable["conv"] / total["conv"]} if total["conv"] else {})
+
+
+def cut_share(dense: nn.Module, small: nn.Module) -> float:
+    """Share of all output channels of convolutions and linear layers that sit in layers which lost some."""
+    cut = total = 0
+    after = dict(small.named_modules())
+    for name, layer in dense.named_modules():
+        if isinstance(layer, (_ConvNd, nn.Linear)):
+            axis = 1 if isinstance(layer, _ConvTransposeNd) else 0
+            width, left = layer.weight.shape[axis], after[name].weight.shape[axis]
+            total += width
+            cut += width if left < width else 0
+    return cut / total if total else 0.0
 
 
 def top_reasons(graph: ChannelGraph, count: int = 3) -> list[str]:

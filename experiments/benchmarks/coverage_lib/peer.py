@@ -22,7 +22,7 @@ from automl_prune.costs import count_params
 from automl_prune.seeding import seeded
 from coverage_lib import oracle
 from coverage_lib.models import CLASSES, Entry
-from coverage_lib.ours import build, same_shapes, step, timed, trainable
+from coverage_lib.ours import build, cut_share, same_shapes, step, timed, trainable
 from coverage_lib.runs import Report
 
 
@@ -68,6 +68,7 @@ def measure(entry: Entry, report: Report) -> None:
                 module.attn_dim = module.num_heads * module.head_dim
     kept = oracle.untag(small, oracle.floats(dense))
     report({"groups": groups, "pruned": True, "params_left": count_params(small)})
+    report({"cut_share": cut_share(dense, small)})
     step(report, "forward", lambda: same_shapes(dense, small, doubles))
     step(report, "oracle", lambda: oracle.judge(dense, small, kept, tuple(t[:1] for t in doubles)))
     step(report, "backward", lambda: trainable(dense, small, doubles))

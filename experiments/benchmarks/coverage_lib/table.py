@@ -69,12 +69,12 @@ def summary(results: Results) -> dict[str, Any]:
 
 
 def _narrower(ours: Result | None, peer: Result | None) -> bool:
-    """Whether the peer is right and removed more than one hundredth of the parameters more than we did."""
+    """Whether the peer is right and cuts layers with more channels than we do, by a hundredth of all or more."""
     if peer is None or verdict(peer) not in RIGHT:
         return False
     if verdict(ours) not in RIGHT or ours is None:
         return True
-    return bool((ours["params_left"] - peer["params_left"]) / ours["params"] > 0.01)
+    return bool(peer["cut_share"] - ours["cut_share"] > 0.01)
 
 
 def sentence(found: Mapping[str, Any]) -> str:
@@ -88,7 +88,9 @@ def sentence(found: Mapping[str, Any]) -> str:
             title = "automl-prune" if tool == "ours" else "Torch-Pruning"
             parts.append(f"{title}: {one['right']} of {one['measured']} ({share:.1f} %) pruned and right ({others}).")
     if TOOLS[1] in found:
-        parts.append(f"Torch-Pruning is right and prunes more than ours: {', '.join(found['narrower']) or 'nowhere'}.")
+        parts.append(
+            f"Torch-Pruning is right and cuts more layers than ours: {', '.join(found['narrower']) or 'nowhere'}."
+        )
     cnn = found["cnn"]
     parts.append(
         f"At least 80 % of the convolution channels prunable: {cnn['at_least_80_percent']} of {cnn['measured']} CNNs."
@@ -171,12 +173,12 @@ def _left(result: Result) -> str:
 
 _OURS: tuple[Column, ...] = (
     ("verdict", verdict), ("channels", _percent("share")), ("conv channels", _percent("conv_share")),
-    ("groups", lambda result: str(result.get("groups", ""))), ("params left", _left), ("train", _mark("backward")),
+    ("cut", _percent("cut_share")), ("groups", lambda result: str(result.get("groups", ""))), ("params left", _left), ("train", _mark("backward")),
     ("reload", _mark("reload")), ("copy", _mark("deepcopy")), ("costs", _mark("costs")), ("ONNX", _mark("onnx")),
     ("proof error", _number("proof_error")), ("oracle", _oracle), ("sensitivity", _sensitivity),
     ("trace s", _seconds("trace")), ("proof s", _seconds("proof")), ("apply s", _seconds("apply")),
 )  # fmt: skip
 _PEER: tuple[Column, ...] = (
-    ("verdict", verdict), ("params left", _left), ("oracle", _oracle), ("trace s", _seconds("trace")),
+    ("verdict", verdict), ("cut", _percent("cut_share")), ("params left", _left), ("oracle", _oracle), ("trace s", _seconds("trace")),
     ("prune s", _seconds("apply")),
 )  # fmt: skip
