@@ -173,12 +173,13 @@ def _left(result: Result) -> str:
 
 _OURS: tuple[Column, ...] = (
     ("verdict", verdict), ("channels", _percent("share")), ("conv channels", _percent("conv_share")),
-    ("cut", _percent("cut_share")), ("groups", lambda result: str(result.get("groups", ""))), ("params left", _left), ("train", _mark("backward")),
-    ("reload", _mark("reload")), ("copy", _mark("deepcopy")), ("costs", _mark("costs")), ("ONNX", _mark("onnx")),
-    ("proof error", _number("proof_error")), ("oracle", _oracle), ("sensitivity", _sensitivity),
-    ("trace s", _seconds("trace")), ("proof s", _seconds("proof")), ("apply s", _seconds("apply")),
+    ("cut", _percent("cut_share")), ("groups", lambda result: str(result.get("groups", ""))), ("params left", _left),
+    ("train", _mark("backward")), ("reload", _mark("reload")), ("copy", _mark("deepcopy")), ("costs", _mark("costs")),
+    ("ONNX", _mark("onnx")), ("proof error", _number("proof_error")), ("oracle", _oracle),
+    ("sensitivity", _sensitivity), ("trace s", _seconds("trace")), ("proof s", _seconds("proof")),
+    ("apply s", _seconds("apply")),
 )  # fmt: skip
 _PEER: tuple[Column, ...] = (
-    ("verdict", verdict), ("cut", _percent("cut_share")), ("params left", _left), ("oracle", _oracle), ("trace s", _seconds("trace")),
-    ("prune s", _seconds("apply")),
+    ("verdict", verdict), ("cut", _percent("cut_share")), ("params left", _left), ("oracle", _oracle),
+    ("trace s", _seconds("trace")), ("prune s", _seconds("apply")),
 )  # fmt: skip
