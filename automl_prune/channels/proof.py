@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4}
 precision is the rule: there, even channels with little influence on the output show when they are mixed up."""
 
 DRAWS = 2
-"""Random halves that all groups must survive together."""
+"""Random parts that all groups must survive together."""
 
 OnStep = Callable[[int, int], None]
 
@@ -36,7 +37,7 @@ def prove(
     example_inputs: tuple[torch.Tensor, ...],
     on_step: OnStep | None = None,
 ) -> ChannelGraph:
-    """Prune random halves of all groups and keep the graph if the results are right; else find who is wrong.
+    """Prune random parts of all groups and keep the graph if the results are right; else find who is wrong.
 
     The comparison is made on a copy in double precision, with random scales and shifts in place of the trained
     ones, so that no channel is without influence (a fresh norm, a residual branch that starts at zero).
@@ -66,7 +67,13 @@ def prove(
         if not protected and (own := failure([])):
             protected = dict.fromkeys(names, f"with nothing removed, {own}; is its forward pass random?")
             break
-        for name, problem in _at_fault(rest, reason, failure).items():
+        found = _at_fault(rest, reason, failure)
+        # what one block of a network does wrong, its other blocks do too
+        kinds = {_kind(name) for name in found}
+        for name in rest:
+            if _kind(name) in kinds and name not in found and (problem := failure([name])):
+                found[name] = problem
+        for name, problem in found.items():
             guessless = graph.without_attributes(name)
             if guessless.attributes != graph.attributes and not bench.failure(guessless, [name]):
                 graph = guessless  # a number that looked like a size was another
@@ -77,16 +84,21 @@ def prove(
     return graph.without(protected) if protected else graph
 
 
+def _kind(name: str) -> str:
+    return re.sub(r"\d+", "0", name)
+
+
 def _at_fault(names: Sequence[str], reason: str, failure: Callable[[Iterable[str]], str | None]) -> dict[str, str]:
-    """Groups that break the model, by bisection of a set that breaks it for the ``reason`` given."""
-    if len(names) == 1:
-        return {names[0]: reason}
-    middle = len(names) // 2
-    found: dict[str, str] = {}
-    for half in (names[:middle], names[middle:]):
-        if problem := failure(half):
-            found |= _at_fault(half, problem, failure)
-    return found or _conflict(names, reason, failure)
+    """One group that breaks the model, by bisection of a set that breaks it for the ``reason`` given."""
+    while len(names) > 1:
+        middle = len(names) // 2
+        for half in (names[:middle], names[middle:]):
+            if problem := failure(half):
+                names, reason = half, problem
+                break
+        else:
+            return _conflict(names, reason, failure)
+    return {names[0]: reason}
 
 
 def _conflict(names: Sequence[str], reason: str, failure: Callable[[Iterable[str]], str | None]) -> dict[str, str]:
@@ -146,19 +158,19 @@ def _told(problem: BaseException) -> str:
 
 @dataclass(frozen=True)
 class _Bench:
-    """A model whose plans are tried: ``failure`` says what is wrong with halving some groups."""
+    """A model whose plans are tried: ``failure`` says what is wrong with cutting some groups."""
 
     model: nn.Module
     inputs: tuple[torch.Tensor, ...]
 
     def failure(self, graph: ChannelGraph, names: Iterable[str]) -> str | None:
-        """Why random halves of these groups give a wrong model, or None."""
+        """Why random parts of these groups give a wrong model, or None."""
         names = list(names)
         sample = tuple(tensor[:1] for tensor in self.inputs)
         precision = next((p.dtype for p in self.model.parameters() if p.is_floating_point()), torch.float32)
         try:
             for draw in range(DRAWS):
-                plan = graph.plan(half(graph, names, draw))
+                plan = graph.plan(random_part(graph, names, draw))
                 difference = proof_error(self.model, plan, sample)
                 if not difference <= TOLERANCE.get(precision, TOLERANCE[torch.float32]):
                     return (
@@ -190,19 +202,22 @@ def _training_problem(model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> Exc
     return None
 
 
-def half(graph: ChannelGraph, names: Iterable[str], draw: int) -> dict[str, list[int]]:
-    """Half of the channels of some groups, drawn at random so that no regular pattern hides a wrong index.
+def random_part(graph: ChannelGraph, names: Iterable[str], draw: int) -> dict[str, list[int]]:
+    """A quarter to three quarters of the channels of some groups, drawn at random.
+
+    Neither a regular pattern hides a wrong index, nor one ratio for all a coupling between groups (a width that the
+    forward pass divides another by).
 
     Args:
         graph: Holds the groups.
-        names: Groups to halve; a group of one channel keeps it.
-        draw: Number of the draw; equal numbers give equal halves.
+        names: Groups to cut; a group of one channel keeps it.
+        draw: Number of the draw; equal numbers give equal parts.
     """
     kept = {}
     for name in names:
-        width = graph[name].width
-        order = torch.randperm(width, generator=generator("proof", name, draw))
-        kept[name] = order[: max(1, width // 2)].tolist()
+        width, random = graph[name].width, generator("proof", name, draw)
+        share = 0.25 + 0.5 * torch.rand((), generator=random).item()
+        kept[name] = torch.randperm(width, generator=random)[: max(1, int(share * width))].tolist()
     return kept
 
 
