@@ -17,6 +17,9 @@ from automl_prune.files import tensors_digest
 from automl_prune.seeding import derive_seed, generator
 from automl_prune.tasks.base import Batch, Task, move
 
+_DOUBLE = 1024
+"""Moments of at most this many inputs are summed in double precision."""
+
 OnStep = Callable[[int, int], None]
 
 
@@ -30,8 +33,8 @@ def collect(
 ) -> Calibration:
     """Statistics of every layer's inputs over training samples, in evaluation mode and without augmentation.
 
-    Memory is bounded by the moments (8 bytes a value while summing) and one batch; see ``CalibrationSettings`` for
-    the cost.
+    Memory is bounded by the moments (4 bytes a value where they are large) and one batch; see ``CalibrationSettings``
+    for the cost.
 
     Args:
         model: The dense model on ``device``; not changed.
@@ -159,8 +162,10 @@ class _Sums:
         self.kernel = 1 if call.kind != "convolution" else int(call.weight[0, 0].numel())
         channels = call.weight.shape[0] // call.groups if self.transposed else call.weight.shape[1]
         n = channels * self.kernel
-        wide = n > MAX_INPUTS
-        self.second = None if wide else torch.zeros(self.parts, n, n, dtype=torch.float64, device=device)
+        # Half the memory where it is much. A hundred batches round to a millionth of the sum in single precision, and
+        # whoever inverts the moments adds a hundredth of their diagonal.
+        kind = torch.float64 if n <= _DOUBLE else torch.float32
+        self.second = None if n > MAX_INPUTS else torch.zeros(self.parts, n, n, dtype=kind, device=device)
         self.first = torch.zeros(self.parts, n, dtype=torch.float64, device=device)
         self.rows = 0
         self.total, self.squares, self.zeros = torch.zeros(3, self.parts, channels, dtype=torch.float64, device=device)
@@ -179,7 +184,6 @@ class _Sums:
         rows = unfolded_rows(call, size, positions, random)
         self.first += rows.sum(1, dtype=torch.float64)
         if self.second is not None:
-            # single precision within a batch, double across batches: the damping is 1e5 times the rounding
             self.second += rows.transpose(1, 2) @ rows
         self.rows += rows.shape[1]
 
@@ -196,7 +200,7 @@ class _Sums:
             kernel=self.kernel,
             exact=self.exact,
             rows=self.rows,
-            second=None if self.second is None else (self.second / self.rows).float().cpu(),
+            second=None if self.second is None else self.second.div_(self.rows).float().cpu(),
             mean=(self.first / self.rows).float().cpu(),
             channel_mean=mean.float().cpu(),
             channel_variance=(self.squares / self.values - mean**2).clamp(min=0).float().cpu(),

@@ -22,6 +22,10 @@ DAMPING = 1e-2
 moves by less than its noise; a ridge on the weights themselves, as usual, is no better and needs a smaller one."""
 
 
+ROUNDING = 1e-5
+"""Moments are in single precision; below this share of their diagonal is noise."""
+
+
 def reconstruct(
     pruned: nn.Module, dense: nn.Module, plan: Plan, calibration: Calibration, *, damping: float = DAMPING
 ) -> None:
@@ -39,7 +43,7 @@ def reconstruct(
         dense: The dense model; not changed.
         plan: Which channels stay.
         calibration: Of the dense model.
-        damping: At least 0; with 0, moments that have no inverse raise torch's ``LinAlgError``.
+        damping: At least 0.
     """
     weights = dict(dense.named_parameters())
     with torch.no_grad():
@@ -47,13 +51,13 @@ def reconstruct(
             assert layer.second is not None
             matrix = kept_rows(weights[layer.parameter], plan, layer)
             gone = _complement(kept, matrix.shape[2])
-            second, mean = layer.second.double(), layer.mean.double()
-            bias = output_bias(pruned, layer)
-            if bias is not None:
-                second = second - mean.unsqueeze(2) * mean.unsqueeze(1)
-            cross = second[:, kept][:, :, gone] @ matrix[:, :, gone].transpose(1, 2)
-            change = ridge(second[:, kept][:, :, kept], cross, damping)
-            shift = matrix[:, :, gone] @ mean[:, gone].unsqueeze(2) - change @ mean[:, kept].unsqueeze(2)
+            rows, mean = layer.second[:, kept].double(), layer.mean.double().unsqueeze(2)
+            missing = matrix[:, :, gone] @ mean[:, gone]
+            cross = rows[:, :, gone] @ matrix[:, :, gone].transpose(1, 2)
+            centre = mean[:, kept] if output_bias(pruned, layer) is not None else torch.zeros_like(mean[:, kept])
+            cross = cross - centre @ missing.transpose(1, 2)
+            change = ridge(rows[:, :, kept], cross, centre, damping)
+            shift = missing - change @ mean[:, kept]
             assign(pruned, layer, matrix[:, :, kept] + change, shift.flatten())
 
 
@@ -86,17 +90,21 @@ def kept_rows(weight: torch.Tensor, plan: Plan, layer: LayerStatistics) -> torch
     return layer.matrix(weight).double()
 
 
-def ridge(second: torch.Tensor, cross: torch.Tensor, damping: float) -> torch.Tensor:
-    """The change of coefficients X, shape (parts, outputs, k), that solves X (second + ridge) = cross^T.
+def ridge(second: torch.Tensor, cross: torch.Tensor, centre: torch.Tensor, damping: float) -> torch.Tensor:
+    """The change of coefficients X, shape (parts, outputs, k), that solves X (covariance + ridge) = cross^T.
 
     Args:
-        second: Moments of the kept inputs, shape (parts, k, k).
-        cross: Their moments with what is missing of the outputs, shape (parts, k, outputs).
-        damping: Of the mean diagonal; inputs that are always 0 change nothing.
+        second: Uncentred moments of the kept inputs, shape (parts, k, k).
+        cross: Moments of their deviations from ``centre`` with what is missing of the outputs, (parts, k, outputs).
+        centre: Means of the kept inputs, or zeros for a fit without intercept, shape (parts, k, 1).
+        damping: Of the mean diagonal of the covariance. The ridge is at least the rounding of the moments, so that
+            inputs that hardly vary, or not at all, change nothing.
     """
-    scale = second.diagonal(dim1=1, dim2=2).mean(1)
-    added = torch.where(scale > 0, damping * scale, torch.ones_like(scale))
-    damped = second + added[:, None, None] * torch.eye(second.shape[1], dtype=second.dtype)
+    added = ROUNDING * second.diagonal(dim1=1, dim2=2).mean(1)
+    damped = second - centre @ centre.transpose(1, 2)
+    added = added + damping * damped.diagonal(dim1=1, dim2=2).mean(1).clamp(min=0)
+    added = torch.where(added > 0, added, torch.ones_like(added))
+    damped.diagonal(dim1=1, dim2=2).add_(added.unsqueeze(1))
     return torch.cholesky_solve(cross, torch.linalg.cholesky(damped)).transpose(1, 2)
 
 

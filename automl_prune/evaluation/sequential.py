@@ -183,8 +183,6 @@ class _Moments:
         second, inputs = self.second / self.count, self.inputs / self.count
         missing = self.outputs / self.count - weight @ inputs - offset
         cross = self.cross / self.count - second @ weight.transpose(1, 2) - inputs @ offset.transpose(1, 2)
-        if bias is not None:
-            second = second - inputs @ inputs.transpose(1, 2)
-            cross = cross - inputs @ missing.transpose(1, 2)
-        change = ridge(second, cross, damping)
+        centre = inputs if bias is not None else torch.zeros_like(inputs)
+        change = ridge(second, cross - centre @ missing.transpose(1, 2), centre, damping)
         assign(pruned, layer, weight + change, (missing - change @ inputs).flatten())

@@ -231,3 +231,19 @@ def test_sequential_on_a_residual_network_with_shared_widths(digits_task: Task) 
     )
     assert _error(small, model, images) < at_once
     assert steps[-1] == (len(steps), len(steps))
+
+
+def test_inputs_that_hardly_vary_are_no_obstacle(digits_task: Task) -> None:
+    """Their covariance is lost in the rounding of their second moment."""
+    with seeded("nearly constant"):
+        model = nn.Sequential(nn.Conv2d(1, 6, 3), nn.Flatten(), nn.Linear(216, 3))
+    with torch.no_grad():
+        model.get_parameter("0.weight").mul_(1e-5)
+        model.get_parameter("0.bias").fill_(10.0)
+    small, plan, calibration = _setup(model, digits_task, {"0": [0, 2]})
+    images = _images(digits_task)
+    cut = _error(small, model, images)
+    reconstruct(small, model, plan, calibration)
+    assert _error(small, model, images) < 1e-6 < cut
+    reconstruct_sequentially(small, model, plan, calibration, digits_task, device=CPU, samples=128)
+    assert _error(small, model, images) < 1e-6
