@@ -177,14 +177,17 @@ class _Sums:
         flat = x.flatten(2) if x.dim() > 2 else x.unsqueeze(2)
         shape = self.total.shape
         self.total += flat.sum((0, 2), dtype=torch.float64).reshape(shape)
-        self.squares += torch.einsum("bcs,bcs->c", flat, flat).double().reshape(shape)
+        self.squares += torch.linalg.vector_norm(flat, dim=(0, 2)).double().square().reshape(shape)  # without a copy
         self.zeros += (flat == 0).sum((0, 2)).double().reshape(shape)
         self.values += flat.shape[0] * flat.shape[2]
         self.exact = self.exact and call.exact
         rows = unfolded_rows(call, size, positions, random)
         self.first += rows.sum(1, dtype=torch.float64)
         if self.second is not None:
-            self.second += rows.transpose(1, 2) @ rows
+            if self.second.dtype == rows.dtype:
+                self.second.baddbmm_(rows.transpose(1, 2), rows)  # in place: the product is as large as the sum
+            else:
+                self.second += rows.transpose(1, 2) @ rows
         self.rows += rows.shape[1]
 
     def statistics(self, name: str) -> LayerStatistics:

@@ -4,7 +4,7 @@
     OMP_NUM_THREADS=2 python experiments/benchmarks/calibration_cost.py resnet50
 
 Weights and images are random: neither matters to the cost. ResNet-20 reads 28 x 28 pixels, torchvision's ResNet-50
-224 x 224 in batches of 32. Each run is a process of its own, whose peak resident memory is the kernel's count; results
+224 x 224 in batches of 16. Each run is a process of its own, whose peak resident memory is the kernel's count; results
 go to ``results/calibration_cost.json``.
 """
 
@@ -45,7 +45,7 @@ def _resnet50() -> nn.Module:
 
 MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], int]] = {
     "resnet20": (lambda: resnet20(num_classes=10, in_channels=1), (1, 28, 28), 128),
-    "resnet50": (_resnet50, (3, 224, 224), 32),
+    "resnet50": (_resnet50, (3, 224, 224), 16),
 }
 
 
