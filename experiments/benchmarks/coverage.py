@@ -96,6 +96,7 @@ def notes(found: dict[str, Any]) -> list[str]:
         "channels use the dense model's statistics in both. `exact, recomputed`: equal when the dense model computes "
         "what looks across channels from those that are left. The same judge for both tools; its errors stand in this "
         "order.",
+        "`own widths`: the proof error when every group is cut by another ratio than the others.",
         "`sensitivity`: by how much removing the channels changes the output; were it tiny, the comparison would be "
         "empty.",
         "`channels`, `conv channels`: prunable share of the output channels of convolutions and linear layers, and of "

@@ -18,6 +18,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.utils._pytree import tree_leaves
 
 from automl_prune.channels import ChannelGraph, Plan, proof_error, prove, prune, slice_model
+from automl_prune.channels.proof import random_part
 from automl_prune.costs import count_macs, count_params
 from automl_prune.errors import AutomlPruneError
 from automl_prune.export.onnx import export_onnx
@@ -52,6 +53,7 @@ def measure(entry: Entry, report: Report, *, onnx: bool = True) -> None:
     step(report, "costs", lambda: costs_agree(graph, plan, model, small, inputs))
     doubles = tuple(t[:1].double() for t in inputs)
     step(report, "proof_error", lambda: proof_error(copy.deepcopy(model).double(), plan, doubles))
+    step(report, "own_widths", lambda: own_widths(model, graph, doubles))
     step(report, "oracle", lambda: independent(model, plan, doubles))
     if onnx:
         step(report, "onnx", lambda: exports(model, small, inputs))
@@ -92,6 +94,12 @@ def random_halves(graph: ChannelGraph) -> dict[str, list[int]]:
         order = torch.randperm(group.width, generator=generator("coverage", group.name))
         halves[group.name] = order[: max(1, group.width // 2)].tolist()
     return halves
+
+
+def own_widths(model: nn.Module, graph: ChannelGraph, doubles: tuple[torch.Tensor, ...]) -> float:
+    """Proof error when every group keeps a share of its own: equal halves hide couplings between widths."""
+    plan = graph.plan(random_part(graph, graph.widths, draw=2))
+    return proof_error(copy.deepcopy(model).double(), plan, doubles)
 
 
 def shares(model: nn.Module, graph: ChannelGraph) -> dict[str, float]:

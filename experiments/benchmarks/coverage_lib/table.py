@@ -30,7 +30,8 @@ def verdict(result: Result | None) -> str:
     if not isinstance(oracle, Mapping):
         return "broken: other operators" if oracle else result["status"]
     right = _right(oracle)
-    if right is None:
+    own = result.get("own_widths", 0.0)
+    if right is None or isinstance(own, str) or own > EXACT:
         return "differs"
     if result.get("backward") is not True:
         return "broken: training" if "backward" in result else result["status"]
@@ -135,7 +136,7 @@ def _remarks(model: str, tool: str, result: Result) -> list[str]:
     return [f"- {model}, {tool}: " + "; ".join(said)] if said else []
 
 
-_STEPS = ("forward", "backward", "reload", "deepcopy", "costs", "proof_error", "oracle", "onnx")
+_STEPS = ("forward", "backward", "reload", "deepcopy", "costs", "proof_error", "own_widths", "oracle", "onnx")
 
 
 def _percent(key: str) -> Callable[[Result], str]:
@@ -175,7 +176,8 @@ _OURS: tuple[Column, ...] = (
     ("verdict", verdict), ("channels", _percent("share")), ("conv channels", _percent("conv_share")),
     ("cut", _percent("cut_share")), ("groups", lambda result: str(result.get("groups", ""))), ("params left", _left),
     ("train", _mark("backward")), ("reload", _mark("reload")), ("copy", _mark("deepcopy")), ("costs", _mark("costs")),
-    ("ONNX", _mark("onnx")), ("proof error", _number("proof_error")), ("oracle", _oracle),
+    ("ONNX", _mark("onnx")), ("proof error", _number("proof_error")), ("own widths", _number("own_widths")),
+    ("oracle", _oracle),
     ("sensitivity", _sensitivity), ("trace s", _seconds("trace")), ("proof s", _seconds("proof")),
     ("apply s", _seconds("apply")),
 )  # fmt: skip
