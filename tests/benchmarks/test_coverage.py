@@ -180,6 +180,9 @@ GOOD = {
         ({"oracle": {"error": 0.2, "frozen_error": 0.1, "recomputed_error": 0.1}}, "differs"),
         ({"oracle": {"error": float("nan"), "frozen_error": float("nan")}}, "differs"),
         ({"oracle": "ValueError: the pruned model runs other operators"}, "broken: other operators"),
+        ({"own_widths": 0.2}, "differs"),
+        ({"own_widths": float("nan")}, "differs"),
+        ({"own_widths": "PlanError: the pruned model does not run"}, "differs"),
         ({"groups": 0}, "all protected"),
         ({"forward": "RuntimeError: shapes"}, "broken: forward"),
         ({"backward": "ValueError: 2 parameters get no gradient any more"}, "broken: training"),
@@ -229,6 +232,8 @@ def test_where_the_peer_cuts_more_is_named(
 ) -> None:
     results = {("m", "ours"): GOOD | ours, ("m", "torch-pruning"): GOOD | peer}
     assert parts.table.summary(results)["narrower"] == narrower
+    del results["m", "ours"]
+    assert parts.table.summary(results)["narrower"] == []  # ours was not measured: nothing is known
 
 
 def test_the_table_says_when_the_peer_is_not_installed(parts: Any) -> None:

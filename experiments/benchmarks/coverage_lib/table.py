@@ -31,7 +31,7 @@ def verdict(result: Result | None) -> str:
         return "broken: other operators" if oracle else result["status"]
     right = _right(oracle)
     own = result.get("own_widths", 0.0)
-    if right is None or isinstance(own, str) or own > EXACT:
+    if right is None or isinstance(own, str) or not own <= EXACT:  # NaN too
         return "differs"
     if result.get("backward") is not True:
         return "broken: training" if "backward" in result else result["status"]
@@ -71,9 +71,9 @@ def summary(results: Results) -> dict[str, Any]:
 
 def _narrower(ours: Result | None, peer: Result | None) -> bool:
     """Whether the peer is right and cuts layers with more channels than we do, by a hundredth of all or more."""
-    if peer is None or verdict(peer) not in RIGHT:
+    if ours is None or peer is None or verdict(peer) not in RIGHT:
         return False
-    if verdict(ours) not in RIGHT or ours is None:
+    if verdict(ours) not in RIGHT:
         return True
     return bool(peer["cut_share"] - ours["cut_share"] > 0.01)
 
