@@ -41,7 +41,7 @@ def silenced_outputs(model: nn.Module, plan: Plan, inputs: tuple[torch.Tensor, .
             return model(*inputs)
         provenance = Provenance(model)
         with entering(model, provenance):
-            return labelled_run(model, inputs, provenance, _compacting(provenance, _removed(provenance, plan)))
+            return labelled_run(model, inputs, provenance, compacting(provenance, removed_labels(provenance, plan)))
 
 
 @contextmanager
@@ -63,7 +63,7 @@ def silenced(model: nn.Module, plan: Plan) -> Iterator[None]:
             tensors[name].data.copy_(tensor)
 
 
-def _removed(provenance: Provenance, plan: Plan) -> NDArray[np.bool_]:
+def removed_labels(provenance: Provenance, plan: Plan) -> NDArray[np.bool_]:
     """Whether each label belongs to a removed channel; shape (labels,)."""
     starts = {(axis.parameter, axis.axis): axis.start for axis in provenance.axes}
     removed = np.zeros(provenance.size, dtype=bool)
@@ -74,7 +74,7 @@ def _removed(provenance: Provenance, plan: Plan) -> NDArray[np.bool_]:
     return removed
 
 
-def _compacting(p: Provenance, removed: NDArray[np.bool_]) -> Callable[[Call], None]:
+def compacting(p: Provenance, removed: NDArray[np.bool_]) -> Callable[[Call], None]:
     """Computes every operator that looks across removed channels anew, from those that are left."""
 
     def stays(labels: IntArray) -> NDArray[np.bool_]:

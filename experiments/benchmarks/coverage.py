@@ -39,9 +39,11 @@ def main() -> None:
     arguments = parsed()
     warnings.simplefilter("ignore")  # of timm and the exporters
     entries = catalogue()
-    wanted = [name for name in entries if fnmatch.fnmatch(name, arguments.only)]
+    wanted = [name for name in entries if any(fnmatch.fnmatch(name, pattern) for pattern in arguments.only)]
     if not wanted:
-        sys.exit(f"--only {arguments.only!r} matches none of the {len(entries)} models, e.g. {next(iter(entries))}")
+        sys.exit(
+            f"--only {' '.join(arguments.only)} matches none of the {len(entries)} models, e.g. {next(iter(entries))}"
+        )
     tools = table.TOOLS if arguments.tool == "both" else (arguments.tool,)
     if peer.available() is None:
         tools = tuple(tool for tool in tools if tool == "ours")
@@ -109,7 +111,7 @@ def notes(found: dict[str, Any]) -> list[str]:
 def parsed() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="*", help="pattern of names, e.g. 'timm/resnet*'")
+    parser.add_argument("--only", nargs="+", default=["*"], help="patterns of names, e.g. 'timm/resnet*'")
     parser.add_argument("--again", action="store_true", help="measure also what has a result")
     parser.add_argument("--tool", default="both", choices=("both", *table.TOOLS))
     parser.add_argument("--timeout", type=float, default=300, help="seconds for one model")

@@ -23,7 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from automl_prune.channels.provenance import Provenance
-from automl_prune.channels.reference import _compacting
+from automl_prune.channels.reference import compacting
 from automl_prune.channels.trace import entering, labelled_run
 
 aten = torch.ops.aten
@@ -133,7 +133,7 @@ def recomputed(
             gone = np.setdiff1d(np.arange(axis.length), places.unique().numpy())
             removed[axis.start + gone] = True
     with entering(silenced, provenance):
-        found = labelled_run(silenced, inputs, provenance, _compacting(provenance, removed))
+        found = labelled_run(silenced, inputs, provenance, compacting(provenance, removed))
     return [leaf for leaf in tree_leaves(found) if isinstance(leaf, torch.Tensor)]
 
 
