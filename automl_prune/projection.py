@@ -64,6 +64,7 @@ class Projector:
         self._limits = dict(limits)
         self._polynomials = _polynomials(graph, limits)
         self._ladder = _Ladder(tuple(limit.widths() for limit in space.limits(graph.groups).values()))
+        self._costs = graph.polynomials
         self._scores = {name: dict(scores[name]) for name in space.criteria}
         self._importance = {name: self._importances(scores[name]) for name in space.criteria}
         self._check_reachable(graph.dense_costs)
@@ -92,6 +93,23 @@ class Projector:
             )
             for metric, polynomial in self._polynomials.items()
         }
+
+    def network(self) -> dict[str, tuple[float, ...]]:
+        """What is known of the layers behind each group's parameter, for strategies that learn from it.
+
+        Returns:
+            By parameter: the share of the first budget's cost that goes when the group is as narrow as it may be,
+            the same of every known cost, and its width relative to the widest group; all in [0, 1].
+        """
+        costs = [next(iter(self._polynomials.values())), *self._costs.values()]
+        widest = max(self._ladder.highest, default=1)
+        found = {}
+        for number, name in enumerate(self._names):
+            narrow = self._ladder.highest.copy()
+            narrow[number] = self._ladder.lowest[number]
+            shares = (1 - cost.evaluate(narrow) / cost.evaluate(self._ladder.highest) for cost in costs)
+            found[f"residual/{name}"] = (*shares, float(self._ladder.highest[number] / widest))
+        return found
 
     def candidate(self, point: Mapping[str, float | str]) -> Candidate:
         """The candidate of a point, within every budget; a target out of reach gives the narrowest widths.

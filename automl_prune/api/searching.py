@@ -186,6 +186,7 @@ def _spec(
         seed=seed,
         requested=trials,
         baselines=uniform_baselines(session.space.criteria, projector.uniform_point, lowest=session.space.target_cost),
+        network=projector.network(),
     )
 
 

@@ -93,6 +93,8 @@ class StudySpec:
         worker: Number of this worker among those of the study; it varies what the strategy proposes, so that
             two workers that ask at one moment get different points.
         lease: Seconds without a sign of life after which a worker on another machine counts as gone.
+        network: What is known of the layers behind a parameter, by its name, each number in [0, 1] and the first
+            the share of the dense model's cost; for strategies that learn from it.
     """
 
     name: str
@@ -105,6 +107,7 @@ class StudySpec:
     baselines: tuple[Baseline, ...] = ()
     worker: int = 0
     lease: float = 60.0
+    network: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
 
 EventKind = Literal["started", "complete", "reused", "failed", "lost", "handed_back", "ignored", "notice"]
@@ -179,7 +182,7 @@ class Worker:
         self._evaluate = evaluate
         self._on_event = on_event
         self._space = distributions(spec.parameters)
-        self._proposer = Proposer(spec.strategy, self._space, directions(spec.context))
+        self._proposer = Proposer(spec.strategy, self._space, directions(spec.context), spec.network)
         self._watch = Watch(spec.lease)
         self._known = _Known()
         self._owner = Owner.mine().to_json()

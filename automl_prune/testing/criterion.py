@@ -1,8 +1,4 @@
-"""Contract suites: what every implementation of a plug-in has to satisfy, ours and third parties'.
-
-A package that adds a criterion runs ``check_criterion("mine", mine)`` in its own tests. A broken contract
-raises ``AssertionError`` that says which one.
-"""
+"""What every criterion has to satisfy."""
 
 from __future__ import annotations
 

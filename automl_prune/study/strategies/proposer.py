@@ -1,38 +1,21 @@
-"""Strategies: what proposes the next point. Each is a function of a seed that gives an Optuna sampler."""
+"""Asking a strategy for a point, whatever process asks and whatever was lost before."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution
-from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.samplers import BaseSampler, RandomSampler
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
-from automl_prune.registry import Registry
 from automl_prune.study.chains import Chain
-from automl_prune.study.codec import template
+from automl_prune.study.codec import ORIGIN, SEARCH, template
 from automl_prune.study.storage import quiet
-
-Strategy: TypeAlias = Callable[[int], BaseSampler]
-"""(seed) -> a new sampler. It is made anew for every proposal: what it knows is what the study holds."""
-
-strategies: Registry[Strategy] = Registry("strategies")
-
-
-@strategies.register("tpe")
-def _tpe(seed: int) -> BaseSampler:
-    # multivariate: univariate TPE, Optuna's default with two objectives, was worse than random in 40 dimensions.
-    # n_startup_trials: baselines count, so that with some ten of them hardly a trial is spent on chance alone.
-    return TPESampler(seed=seed, multivariate=True, n_startup_trials=10)
-
-
-@strategies.register("random")
-def _random(seed: int) -> BaseSampler:
-    return RandomSampler(seed=seed)
+from automl_prune.study.strategies.base import NETWORK, strategies
 
 
 class _KnownSpace(BaseSampler):
@@ -43,7 +26,7 @@ class _KnownSpace(BaseSampler):
 
     def __init__(self, sampler: BaseSampler, space: Mapping[str, BaseDistribution]) -> None:
         self._sampler = sampler
-        self._space = {name: space[name] for name in sorted(space) if not space[name].single()}
+        self._space = {name: d for name, d in space.items() if not d.single()}
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         return dict(self._space)
@@ -73,15 +56,21 @@ class Proposer:
         strategy: Registered name; an unknown one raises ``ConfigError``.
         space: Distributions by parameter name.
         directions: Of the objectives.
+        network: What is known of the layers behind parameters, for strategies that ask (``base.NETWORK``).
     """
 
     def __init__(
-        self, strategy: str, space: Mapping[str, BaseDistribution], directions: Sequence[StudyDirection]
+        self,
+        strategy: str,
+        space: Mapping[str, BaseDistribution],
+        directions: Sequence[StudyDirection],
+        network: Mapping[str, Sequence[float]],
     ) -> None:
         self._strategy = strategies[strategy]
         self._space = dict(space)
         with quiet():
             self._copy = optuna.create_study(directions=list(directions), sampler=RandomSampler())
+        self._copy.set_user_attr(NETWORK, {name: list(values) for name, values in network.items()})
         self._copied: set[int] = set()
         self._size = 0
 
@@ -109,8 +98,9 @@ class Proposer:
     def _add(self, chain: Chain, state: OptunaState) -> int:
         trial = chain.current
         values, constraints = (trial.values, trial.constraints) if state == OptunaState.COMPLETE else (None, None)
+        origin = {ORIGIN: trial.user_attrs.get(ORIGIN, SEARCH)}
         self._copy.add_trial(
-            template(state, trial.params, trial.distributions, {}, values=values, constraints=constraints)
+            template(state, trial.params, trial.distributions, origin, values=values, constraints=constraints)
         )
         self._size += 1
         return self._size - 1
