@@ -5,21 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import pairwise
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from automl_prune.allocation import greedy_widths, knapsack_widths, total
 from automl_prune.budget import format_quantity
 from automl_prune.candidate import Candidate, GroupChoice
 from automl_prune.channels import ChannelGraph
 from automl_prune.costs import WidthPolynomial
 from automl_prune.errors import BudgetError, ConfigError
+from automl_prune.ladder import Ladder, Widths
 from automl_prune.registry import nearest
 from automl_prune.space import FloatParameter, Parameter, Space
-
-Widths = NDArray[np.int64]
+from automl_prune.width_errors import WidthErrors, errors_of_scores
 
 
 class Projector:
@@ -60,17 +60,18 @@ class Projector:
         scores: Mapping[str, Mapping[str, torch.Tensor]],
     ) -> None:
         self._space = space
-        self._names = tuple(group.name for group in graph.groups)
+        self._dense = graph.widths
+        self._names = tuple(self._dense)
         self._limits = dict(limits)
         self._polynomials = _polynomials(graph, limits)
-        self._ladder = _Ladder(tuple(limit.widths() for limit in space.limits(graph.groups).values()))
+        self._ladder = Ladder(tuple(limit.widths() for limit in space.limits(graph.groups).values()))
         self._costs = graph.polynomials
         self._scores = {name: dict(scores[name]) for name in space.criteria}
         self._importance = {name: self._importances(scores[name]) for name in space.criteria}
         self._check_reachable(graph.dense_costs)
-        metric, first = next(iter(self._polynomials.items()))
-        self._floor = first.evaluate(self._ladder.lowest)
-        self._ceiling = min(self._limits[metric], first.evaluate(self._ladder.highest))
+        metric, self._first = next(iter(self._polynomials.items()))
+        self._floor = self._first.evaluate(self._ladder.lowest)
+        self._ceiling = min(self._limits[metric], self._first.evaluate(self._ladder.highest))
 
     @property
     def parameters(self) -> tuple[Parameter, ...]:
@@ -101,7 +102,7 @@ class Projector:
             By parameter: the share of the first budget's cost that goes when the group is as narrow as it may be,
             the same of every known cost, and its width relative to the widest group; all in [0, 1].
         """
-        costs = [next(iter(self._polynomials.values())), *self._costs.values()]
+        costs = [self._first, *self._costs.values()]
         widest = max(self._ladder.highest, default=1)
         found = {}
         for number, name in enumerate(self._names):
@@ -148,14 +149,70 @@ class Projector:
             total = np.concatenate([[0.0], np.cumsum(best)])
             means = (total[high[mine]] - total[low[mine]]) / (high[mine] - low[mine])
             values[mine] = means / self._saving(number) if per_cost else means
-        target_cost = max(self._floor, target * self._ceiling)
         return self._candidate(
-            self._project(self._ladder.ordered(-values), target_cost), [criterion] * len(self._names)
+            self._project(self._ladder.ordered(-values), self._target(target)), [criterion] * len(self._names)
         )
+
+    def uniform(self, criterion: str, target: float = 1.0) -> Candidate:
+        """The candidate that keeps the same fraction of every group, within every budget.
+
+        Args:
+            criterion: One of the space's; else ``ConfigError``.
+            target: Share of the first budget to spend, in (0, 1].
+        """
+        self._check_criterion(criterion)
+        return self._candidate(self._uniform(target), [criterion] * len(self._names))
+
+    def greedy(self, criterion: str, target: float = 1.0, errors: WidthErrors | None = None) -> Candidate:
+        """Narrow, from the dense widths, what adds least error for the cost it saves (``allocation.greedy_widths``).
+
+        Args:
+            criterion: One of the space's, which chooses the channels; else ``ConfigError``.
+            target: Share of the first budget to spend, in (0, 1].
+            errors: By group and width; by default those of the criterion's scores.
+        """
+        curves, limit = self._errors(criterion, errors), self._target(target)
+        found = greedy_widths(self._first, self._ladder.allowed, curves, limit)
+        return self._candidate(self._towards(found, limit), [criterion] * len(self._names))
+
+    def knapsack(self, criterion: str, target: float = 1.0, errors: WidthErrors | None = None) -> Candidate:
+        """The widths of least summed error (``allocation.knapsack_widths``); arguments as for ``greedy``.
+
+        Found from uniform widths, and from greedy ones; of both results the one with the smaller sum.
+        """
+        curves = self._errors(criterion, errors)
+        return self._candidate(self._knapsack(curves, target), [criterion] * len(self._names))
+
+    def _knapsack(self, curves: Sequence[NDArray[np.float64]], target: float) -> Widths:
+        limit, allowed = self._target(target), self._ladder.allowed
+        starts = (
+            self._uniform(target),
+            self._towards(greedy_widths(self._first, allowed, curves, limit), limit),
+        )
+        found = [
+            knapsack_widths(self._first, allowed, curves, limit, start, lambda w: self._towards(w, limit))
+            for start in starts
+        ]
+        return min(found, key=lambda widths: total(curves, widths))
+
+    def _uniform(self, target: float) -> Widths:
+        return self._project(self._ladder.raises(np.ones(len(self._names))), self._target(target))
+
+    def _towards(self, widths: Widths, limit: float) -> Widths:
+        """Feasible widths in the proportions of the given ones: these themselves, and wider where they leave room."""
+        return self._project(self._ladder.raises(widths / self._ladder.highest), limit)
+
+    def _target(self, share: float) -> float:
+        return max(self._floor, share * self._ceiling)
+
+    def _errors(self, criterion: str, errors: WidthErrors | None) -> list[NDArray[np.float64]]:
+        self._check_criterion(criterion)
+        found = errors_of_scores(self._scores[criterion]) if errors is None else errors
+        return [found[name] for name in self._names]
 
     def _saving(self, number: int) -> float:
         """What a channel of a group costs in the dense model, in the first budget's metric, on average."""
-        polynomial = next(iter(self._polynomials.values()))
+        polynomial = self._first
         narrow = self._ladder.highest.copy()
         narrow[number] = self._ladder.lowest[number]
         channels = self._ladder.highest[number] - narrow[number]
@@ -185,6 +242,29 @@ class Projector:
                 point[parameter.name] = min(max(target, parameter.low), parameter.high)
             else:
                 point[parameter.name] = 0.0
+        return point
+
+    def point_near(self, candidate: Candidate, target: float) -> dict[str, float | str]:
+        """The point of a candidate with one criterion for all groups, or one near it where the space has none.
+
+        Args:
+            candidate: Any within the space's width limits.
+            target: Share of the first budget it was made for.
+
+        Returns:
+            A point p; the space has the candidate exactly when ``self.candidate(p)`` equals it.
+        """
+        criterion = next((choice.criterion for choice in candidate.choices.values()), self._space.criteria[0])
+        point = self.uniform_point(criterion, target)
+        if self.candidate(point) == candidate:
+            return point
+        logs = {name: math.log(width / self._dense[name]) for name, width in candidate.widths.items()}
+        middle = (max(logs.values()) + min(logs.values())) / 2
+        bounds = {p.name: p for p in self.parameters if isinstance(p, FloatParameter)}
+        for group, value in logs.items():
+            bound = bounds.get(f"residual/{group}")
+            if bound is not None:
+                point[bound.name] = min(bound.high, max(bound.low, value - middle))
         return point
 
     def _project(self, raises: NDArray[np.int64], target: float) -> Widths:
@@ -260,48 +340,6 @@ class Projector:
                 "\n".join(problems)
                 + "\nraise it, or let groups be narrower (min_width, max_prune_ratio, round_to, exclude)"
             )
-
-
-class _Ladder:
-    """The allowed widths of every group as rungs from 0, and the order in which a growing scale climbs them.
-
-    Args:
-        allowed: Allowed widths by group, ascending; the last is the dense width.
-
-    Attributes:
-        group: The group of every raise by one rung, group after group, shape (raises,).
-        steps: Widths before and after every raise, likewise.
-    """
-
-    def __init__(self, allowed: tuple[tuple[int, ...], ...]) -> None:
-        self._flat = np.array([width for widths in allowed for width in widths], dtype=np.int64)
-        counts = np.array([len(widths) for widths in allowed], dtype=np.int64)
-        self._first = np.cumsum(counts) - counts
-        self.group = np.repeat(np.arange(len(allowed)), counts - 1)
-        self.steps = tuple(
-            np.array([pair[end] for widths in allowed for pair in pairwise(widths)], dtype=np.int64) for end in (0, 1)
-        )
-        # Rounding to the nearest allowed width climbs a rung where the wanted fraction passes the middle
-        # between two.
-        self._middle = np.array([(a + b) / 2 / widths[-1] for widths in allowed for a, b in pairwise(widths)])
-        self.lowest: Widths = self.widths(np.zeros_like(counts))
-        self.highest: Widths = self.widths(counts - 1)
-
-    def widths(self, rungs: NDArray[np.int64]) -> Widths:
-        """The widths at given rungs, both of shape (groups,)."""
-        return np.asarray(self._flat[self._first + rungs])
-
-    def raises(self, weights: NDArray[np.float64]) -> NDArray[np.int64]:
-        """The group of every single raise, ordered by the scale at which ``scale * weight`` calls for it."""
-        return self.ordered(self._middle / weights[self.group])
-
-    def ordered(self, keys: NDArray[np.float64]) -> NDArray[np.int64]:
-        """The group of every single raise, by ascending key, shape (raises,); the rungs of a group stay in order."""
-        keys = keys.copy()
-        for number in range(len(self._first)):
-            mine = self.group == number
-            keys[mine] = np.maximum.accumulate(keys[mine])
-        return np.asarray(self.group[np.argsort(keys, kind="stable")])
 
 
 def participation_ratio(scores: torch.Tensor) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +132,27 @@ def analyse(
         if on_step is not None:
             on_step(number + 1, len(wanted), "")
     return Sensitivity(first.task.metric, criterion, tuple(sorted(set(ratios))), widths, dense, tuple(done))
+
+
+def known_drops(evaluator: Evaluator, criterion: str, folder: Path) -> dict[str, dict[int, float]]:
+    """What an earlier analysis of the same model, data, criterion and repair measured; nothing is evaluated.
+
+    Args:
+        evaluator: Its fine-tuning, if any, is left out of account.
+        criterion: Ranks the channels.
+        folder: Where analyses are kept.
+
+    Returns:
+        Drop of the score in the metric's unit by group and width; empty when there is none.
+    """
+    recipe = replace(evaluator.recipe, finetuning=None)
+    store = _Store(folder, {**_identity(evaluator, criterion), "recipe": asdict(recipe)})
+    found: dict[str, dict[int, float]] = {}
+    if store.dense is not None:
+        sign = 1 if evaluator.task.metric.higher_is_better else -1
+        for (group, keep), score_of in store.scores.items():
+            found.setdefault(group, {})[keep] = sign * (store.dense.value - score_of.value)
+    return found
 
 
 def _wanted(

@@ -405,3 +405,34 @@ def test_ranking_per_cost_prefers_the_cheaper_channels() -> None:
     assert by_score["conv2"] < by_worth["conv2"] == 8
     with pytest.raises(ConfigError, match="'l2' is not in the search space"):
         half.ranked("l2")
+
+
+@given(problem=problems(), target=st.floats(0.3, 1))
+def test_uniform_widths_are_those_of_the_uniform_point(problem: Problem, target: float) -> None:
+    found, criterion = problem.projector(), problem.space.criteria[0]
+    target = float(found.uniform_point(criterion, target)["target_cost"])
+    uniform = found.uniform(criterion, target)
+    assert uniform == found.candidate(found.uniform_point(criterion, target))
+    assert found.point_near(uniform, target) == found.uniform_point(criterion, target)
+
+
+def test_the_point_near_a_candidate_gives_it_where_residuals_reach_it() -> None:
+    graph = chain([16, 16, 16])
+    limits = {"macs": 0.5 * graph.dense_costs["macs"]}
+    wide, narrow = projector(graph, limits, residual=3.0), projector(graph, limits, residual=0.1)
+    steep = {"conv0": np.linspace(9, 0, 17), "conv1": np.linspace(1, 0, 17), "conv2": np.linspace(2, 0, 17)}
+    candidate = wide.greedy("l1", 1.0, steep)
+    assert max(candidate.widths.values()) > 1.5 * min(candidate.widths.values())
+    assert wide.candidate(wide.point_near(candidate, 1.0)) == candidate
+    near = narrow.point_near(candidate, 1.0)
+    assert narrow.candidate(near) != candidate
+    assert {abs(float(near[f"residual/{name}"])) for name in graph.widths} <= {0.1}
+
+
+def test_the_network_behind_each_parameter_by_hand() -> None:
+    graph = chain([10, 20])
+    found = projector(graph, {"params": graph.dense_costs["params"]}, max_prune_ratio=1.0).network()
+    dense, narrow = graph.params.evaluate([10, 20]), graph.params.evaluate([1, 20])
+    macs = 1 - graph.macs.evaluate([1, 20]) / graph.macs.evaluate([10, 20])
+    assert found["residual/conv0"] == pytest.approx((1 - narrow / dense, macs, 1 - narrow / dense, 0.5))
+    assert found["residual/conv1"][-1] == 1.0

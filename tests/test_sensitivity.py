@@ -15,7 +15,7 @@ from automl_prune.evaluation import Evaluation, Evaluator, FineTuning, Recipe, r
 from automl_prune.evaluation.finetune import finetune
 from automl_prune.models import resnet8
 from automl_prune.seeding import seeded
-from automl_prune.sensitivity import Sensitivity, analyse, kept
+from automl_prune.sensitivity import Sensitivity, analyse, kept, known_drops
 from automl_prune.tasks import Task
 
 CPU = torch.device("cpu")
@@ -65,6 +65,21 @@ def test_a_drop_is_worse_whichever_way_the_metric_goes(regression_task: Task) ->
     found = analyse({"plain": evaluator(net, regression_task)}, "l1", (0.9,))
     (by_ratio,) = found.drops("plain").values()
     assert by_ratio[0.9] > 0, "a higher error is a drop"
+
+
+def test_what_was_measured_is_found_again_by_evaluators_that_train_too(
+    model: nn.Module, digits_task: Task, result: Sensitivity, tmp_path: Path
+) -> None:
+    measuring = evaluator(model, digits_task)
+    analyse({"plain": measuring}, "l1", (0.75, 0.25), folder=tmp_path)
+    recipe = Recipe(128, FineTuning(5, 0.1))
+    training = Evaluator(model, measuring.graph, digits_task, measuring.scores, recipe, CPU)
+    found = known_drops(training, "l1", tmp_path)
+    assert found == {
+        group: {kept(result.widths[group], ratio): drop for ratio, drop in by.items()}
+        for group, by in result.drops("plain").items()
+    }
+    assert known_drops(evaluator(model, digits_task, samples=64), "l1", tmp_path) == {}, "repaired in another way"
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ def sensitivity(
         name: Evaluator(model, graph, task, scores, recipe, device, calibration) for name, recipe in recipes.items()
     }
     with view.stage("Pruning one group at a time") as stage:
-        result = analyse(evaluators, criterion, ratios, folder=run_dir / "sensitivity", on_step=stage)
+        result = analyse(evaluators, criterion, ratios, folder=directory.sensitivity, on_step=stage)
     page = write_sensitivity(result, run_dir, config.name)
     view.say(f"Heat map: {page}; numbers: {page.with_suffix('.csv')}")
     return result

@@ -13,6 +13,7 @@ from torch import nn
 
 from automl_prune.api.reading import best_row, study_name, write_results
 from automl_prune.budget import Budget
+from automl_prune.candidate import Candidate
 from automl_prune.config import Config, EvaluationSection
 from automl_prune.dense import load_or_train
 from automl_prune.errors import StudyError
@@ -20,15 +21,17 @@ from automl_prune.files import save_tensors, write_text
 from automl_prune.finalists import choose, export_finalist, train_finalist
 from automl_prune.report import FrontRow, front_table
 from automl_prune.report.table import completed
+from automl_prune.sensitivity import known_drops
 from automl_prune.session import Session, choose_device, environment
 from automl_prune.space import Space
-from automl_prune.study.baselines import uniform_baselines
+from automl_prune.study.baselines import Baseline, Make, at_several_costs
 from automl_prune.study.directory import RunDirectory
-from automl_prune.study.record import StudyContext, StudyRecord
+from automl_prune.study.record import Point, StudyContext, StudyRecord
 from automl_prune.study.runner import Event, StudySpec, read_study, run_study
 from automl_prune.study.storage import StudyStorage, open_storage
 from automl_prune.tasks import Metric, Task
 from automl_prune.view import Silent, Stage, View
+from automl_prune.width_errors import errors_of_drops
 from automl_prune.yaml_file import to_yaml
 
 
@@ -185,9 +188,42 @@ def _spec(
         strategy=strategy,
         seed=seed,
         requested=trials,
-        baselines=uniform_baselines(session.space.criteria, projector.uniform_point, lowest=session.space.target_cost),
+        baselines=_baselines(session, directory),
         network=projector.network(),
     )
+
+
+def _baselines(session: Session, directory: RunDirectory) -> tuple[Baseline, ...]:
+    """What the search has to beat.
+
+    Uniform widths by every criterion; by the first one widths by global ranking, and greedy and knapsack ones over
+    the errors of its scores; where ``automl-prune sensitivity`` has measured a criterion in this run directory,
+    greedy and knapsack widths over the measured drops too.
+    """
+    projector, first = session.projector, session.space.criteria[0]
+
+    def kind(propose: Callable[[str, float], Candidate], criterion: str) -> Make:
+        def make(share: float) -> tuple[Point, Candidate | None]:
+            candidate = propose(criterion, share)
+            point = projector.point_near(candidate, share)
+            return point, None if projector.candidate(point) == candidate else candidate
+
+        return make
+
+    kinds = {f"uniform {criterion}": kind(projector.uniform, criterion) for criterion in session.space.criteria}
+    for name, propose in (
+        ("global ranking", projector.ranked),
+        ("greedy", projector.greedy),
+        ("knapsack", projector.knapsack),
+    ):
+        kinds[f"{name} {first}"] = kind(propose, first)
+    for criterion in session.space.criteria:
+        drops = known_drops(session.evaluator, criterion, directory.sensitivity)
+        if drops:
+            errors = errors_of_drops(drops, session.graph.widths)
+            kinds[f"sensitivity-greedy {criterion}"] = kind(partial(projector.greedy, errors=errors), criterion)
+            kinds[f"sensitivity-knapsack {criterion}"] = kind(partial(projector.knapsack, errors=errors), criterion)
+    return at_several_costs(kinds, lowest=session.space.target_cost)
 
 
 def _run(session: Session, spec: StudySpec, storage: StudyStorage, metric: Metric, view: View) -> StudyRecord:

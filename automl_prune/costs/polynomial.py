@@ -73,6 +73,14 @@ class WidthPolynomial:
         lengths = slopes @ np.asarray(widths, dtype=np.int64) + constants
         return int(coefficients @ lengths.prod(axis=0)) if len(lengths) else int(coefficients.sum())
 
+    def evaluate_all(self, widths: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The exact values for many vectors of widths, shape (many, groups), as shape (many,)."""
+        slopes, constants, coefficients = self._compiled
+        if not len(slopes):
+            return np.full(len(widths), coefficients.sum())
+        lengths = slopes @ np.asarray(widths, dtype=np.int64).T + constants[:, :, None]
+        return np.asarray(coefficients @ lengths.prod(axis=0))
+
     def at(self, widths: Mapping[str, int]) -> int:
         """The exact value for widths by group name; every group must be named."""
         return self.evaluate([widths[group] for group in self.groups])

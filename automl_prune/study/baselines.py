@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
+from automl_prune.candidate import Candidate
 from automl_prune.errors import StudyError
 from automl_prune.study.codec import SEARCH
 from automl_prune.study.record import Point
@@ -17,45 +19,44 @@ class Baseline:
     Attributes:
         origin: What it is, e.g. ``"uniform l1"``; unique in a study.
         point: Values of the space's parameters.
+        candidate: What is evaluated where the space has no point that gives it; ``point`` is then one near it, and
+            strategies are not shown the trial.
     """
 
     origin: str
     point: Point
+    candidate: Candidate | None = None
 
     def __post_init__(self) -> None:
         if self.origin == SEARCH:
             raise StudyError(f"a baseline cannot be called {SEARCH!r}: that is what the strategy's points are called")
 
 
-def uniform_baselines(
-    criteria: Sequence[str],
-    uniform_point: Callable[[str, float], Point],
-    *,
-    lowest: float,
-    levels: int = 3,
-) -> tuple[Baseline, ...]:
-    """Uniform pruning by every criterion at the budget, then at ever lower costs.
+Make: TypeAlias = Callable[[float], tuple[Point, Candidate | None]]
+"""From the share of the budget to spend to a baseline's point, and its candidate where the point does not give it."""
+
+
+def at_several_costs(kinds: Mapping[str, Make], *, lowest: float, levels: int = 3) -> tuple[Baseline, ...]:
+    """Every kind of baseline at the budget, then at ever lower costs.
 
     Args:
-        criteria: Registered names.
-        uniform_point: (criterion, share of the budget to spend) -> its point in the space.
+        kinds: By name, e.g. ``"uniform l1"``.
         lowest: Least share of the budget, in (0, 1].
         levels: How many shares, evenly spaced from 1 down to ``lowest``.
 
     Returns:
-        All criteria at the budget first, because those must be beaten; a point that equals an earlier one is
-        left out.
+        All kinds at the budget first, because those must be beaten; what equals an earlier one is left out.
     """
     shares = [1 - (1 - lowest) * level / max(levels - 1, 1) for level in range(levels)]
     found: dict[str, Baseline] = {}
-    points: list[Point] = []
+    known: list[tuple[Point, Candidate | None]] = []
     for share in shares:
-        for criterion in criteria:
-            origin = f"uniform {criterion}" if share == 1 else f"uniform {criterion} at {share:.0%} of the budget"
-            point = uniform_point(criterion, share)
-            if point not in points:
-                points.append(point)
-                found.setdefault(origin, Baseline(origin, point))
+        for kind, make in kinds.items():
+            origin = kind if share == 1 else f"{kind} at {share:.0%} of the budget"
+            made = make(share)
+            if made not in known:
+                known.append(made)
+                found.setdefault(origin, Baseline(origin, *made))
     return tuple(found.values())
 
 

@@ -14,7 +14,18 @@ from typing import Literal
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
-from automl_prune.study.codec import ATTEMPT, DROPPED, HANDED_BACK, ORIGIN, REASON, RETRY_OF, ROOT, SEARCH, template
+from automl_prune.study.codec import (
+    ATTEMPT,
+    CANDIDATE,
+    DROPPED,
+    HANDED_BACK,
+    ORIGIN,
+    REASON,
+    RETRY_OF,
+    ROOT,
+    SEARCH,
+    template,
+)
 
 ChainState = Literal["complete", "failed", "running", "waiting", "lost"]
 
@@ -64,6 +75,8 @@ class Chain:
             ATTEMPT: lost.user_attrs.get(ATTEMPT, 1) + (HANDED_BACK not in lost.user_attrs),
             RETRY_OF: lost.number,
         }
+        if CANDIDATE in lost.user_attrs:
+            attributes[CANDIDATE] = lost.user_attrs[CANDIDATE]
         return template(OptunaState.WAITING, lost.params, lost.distributions, attributes)
 
 

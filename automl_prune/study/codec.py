@@ -21,6 +21,7 @@ from automl_prune.study.record import Finalist, StudyContext, TrialRecord, Trial
 OWNER: Final = "owner"
 BEAT: Final = "beat"
 ORIGIN: Final = "origin"
+CANDIDATE: Final = "candidate"
 ROOT: Final = "root"
 ATTEMPT: Final = "attempt"
 RETRY_OF: Final = "retry_of"

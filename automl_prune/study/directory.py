@@ -31,6 +31,11 @@ class RunDirectory:
         return self.path / "baseline.safetensors"
 
     @property
+    def sensitivity(self) -> Path:
+        """Results of sensitivity analyses, a file for each model, data, criterion and repair."""
+        return self.path / "sensitivity"
+
+    @property
     def calibration(self) -> Path:
         """Statistics of what the dense model's layers read."""
         return self.path / "calibration.safetensors"

@@ -13,6 +13,7 @@ from automl_prune.errors import StudyError
 from automl_prune.study.baselines import affordable
 from automl_prune.study.codec import (
     ATTEMPT,
+    CANDIDATE,
     CONTEXT,
     FINALIST,
     IDENTITY,
@@ -99,7 +100,9 @@ def _enqueue_baselines(spec: StudySpec, ledger: Ledger) -> None:
         if baseline.origin in known:
             continue
         try:
-            attributes = {ORIGIN: baseline.origin, ATTEMPT: 1}
+            attributes: dict[str, Any] = {ORIGIN: baseline.origin, ATTEMPT: 1}
+            if baseline.candidate is not None:
+                attributes[CANDIDATE] = baseline.candidate.to_json()
             ledger.enqueue(template(OptunaState.WAITING, baseline.point, space, attributes))
         except ValueError as error:
             raise StudyError(

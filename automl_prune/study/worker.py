@@ -46,6 +46,7 @@ from automl_prune.study.chains import Chain, chains_of
 from automl_prune.study.codec import (
     ATTEMPT,
     BEAT,
+    CANDIDATE,
     DROPPED,
     HANDED_BACK,
     ORIGIN,
@@ -273,7 +274,8 @@ class Worker:
         index = claim.chain.index
         self._tell("started", claim.chains, index)
         try:
-            candidate = self._propose(claim.chain.current.params)
+            given = claim.chain.current.user_attrs.get(CANDIDATE)
+            candidate = Candidate.from_json(given) if given else self._propose(claim.chain.current.params)
             if candidate.digest in self._known.found:
                 source, evaluation = self._known.found[candidate.digest]
                 return evaluation, source

@@ -37,6 +37,14 @@ def brute_force(terms: tuple[Term, ...], widths: dict[str, int]) -> int:
     return total
 
 
+@given(terms(), st.lists(widths, min_size=1, max_size=4))
+def test_many_vectors_at_once(terms: tuple[Term, ...], many: list[dict[str, int]]) -> None:
+    expected = [brute_force(terms, each) for each in many]
+    assume(max(expected) < 2**62)
+    found = WidthPolynomial(GROUPS, terms).evaluate_all(np.array([[each[g] for g in GROUPS] for each in many]))
+    assert found.tolist() == expected
+
+
 @given(terms(), widths)
 def test_the_polynomial_is_the_sum_of_its_terms(terms: tuple[Term, ...], widths: dict[str, int]) -> None:
     expected = brute_force(terms, widths)

@@ -12,7 +12,7 @@ from automl_prune.candidate import Candidate, GroupChoice
 from automl_prune.costs import Cost
 from automl_prune.evaluation.record import Evaluation
 from automl_prune.space import ChoiceParameter, FloatParameter
-from automl_prune.study.baselines import uniform_baselines
+from automl_prune.study.baselines import Make, at_several_costs
 from automl_prune.study.record import Point, StudyContext, StudyRecord
 from automl_prune.study.runner import StudySpec, run_study
 from automl_prune.study.storage import open_storage
@@ -54,7 +54,11 @@ def uniform_point(criterion: str, target: float, count: int = 4) -> Point:
 
 
 def spec(requested: int, *, count: int = 4, worker: int = 0, lease: float = 60.0, strategy: str = "tpe") -> StudySpec:
-    baselines = uniform_baselines(("l1", "l2"), lambda c, t: uniform_point(c, t, count), lowest=0.5)
+    kinds: dict[str, Make] = {
+        f"uniform {name}": lambda share, name=name: (uniform_point(name, share, count), None)  # type: ignore[misc]
+        for name in ("l1", "l2")
+    }
+    baselines = at_several_costs(kinds, lowest=0.5)
     return StudySpec(
         name="synthetic",
         context=context(count),

@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
 from automl_prune.errors import StudyError
-from automl_prune.study.baselines import Baseline, affordable, uniform_baselines
+from automl_prune.study.baselines import Baseline, Make, affordable, at_several_costs
 from automl_prune.study.chains import chains_of
 from automl_prune.study.codec import differences, template
 from automl_prune.study.directory import RunDirectory
@@ -135,11 +135,11 @@ def test_beat_survives_failures_and_ends_with_its_trial() -> None:
     assert counts == [1, 2, 3, 4]
 
 
-def test_uniform_baselines_start_at_the_budget_and_leave_out_repetitions() -> None:
-    def point(criterion: str, target: float) -> dict[str, float | str]:
-        return {"criterion": criterion, "target_cost": max(target, 0.8)}
+def test_baselines_start_at_the_budget_and_leave_out_repetitions() -> None:
+    def kind(criterion: str) -> Make:
+        return lambda share: ({"criterion": criterion, "target_cost": max(share, 0.8)}, None)
 
-    found = uniform_baselines(("l1", "l2"), point, lowest=0.6)
+    found = at_several_costs({f"uniform {name}": kind(name) for name in ("l1", "l2")}, lowest=0.6)
     assert [(b.origin, b.point["target_cost"]) for b in found] == [
         ("uniform l1", 1.0),
         ("uniform l2", 1.0),

@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler, RandomSampler
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
 
-from automl_prune.candidate import Candidate
+from automl_prune.candidate import Candidate, GroupChoice
 from automl_prune.errors import DataError, EvaluationError, Interrupted, StudyError
 from automl_prune.evaluation.record import Evaluation
 from automl_prune.study.baselines import Baseline
@@ -116,6 +121,47 @@ def test_baselines_leave_half_of_the_trials(storage: StudyStorage) -> None:
     record = run_study(spec(12), storage, propose, evaluate)
     assert Counter(trial.origin for trial in record.trials)["search"] == 6
     assert max(Counter(t.origin for t in record.trials if t.origin != "search").values()) == 1
+
+
+def test_baseline_that_is_no_point_is_evaluated_as_given_and_not_shown_to_the_strategy(tmp_path: Path) -> None:
+    near = synthetic.uniform_point("l1", 1.0)
+    odd = Baseline("odd", near, Candidate({name: GroupChoice(7, "l2") for name in synthetic.groups(4)}))
+    plain = [Baseline(f"plain {share}", synthetic.uniform_point("l2", share)) for share in (1.0, 0.5)]
+    evaluator = Evaluator({1: KeyboardInterrupt()})
+    storage = open_storage(None, tmp_path / "with")
+    with pytest.raises(KeyboardInterrupt):
+        run_study(replace(spec(8), baselines=(odd, *plain)), storage, propose, evaluator)
+    record = run_study(replace(spec(8), baselines=(odd, *plain)), storage, propose, evaluate)
+    first = record.trials[0]
+    assert first.evaluation is not None
+    assert (first.origin, first.point, first.evaluation.candidate) == ("odd", near, odd.candidate)
+
+    class Spy(BaseSampler):
+        """Remembers the scores it is shown."""
+
+        shown: ClassVar[list[float]] = []
+
+        def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+            return {}
+
+        def sample_relative(self, study: Study, trial: FrozenTrial, search_space: Any) -> dict[str, Any]:
+            Spy.shown = [t.values[0] for t in study.get_trials(states=(TrialState.COMPLETE,))]
+            return {}
+
+        def sample_independent(self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: Any) -> Any:
+            return RandomSampler(seed=1).sample_independent(study, trial, param_name, param_distribution)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(strategies._known, "spy", lambda seed: Spy())
+        run_study(
+            replace(spec(7), strategy="spy", baselines=(odd, *plain)),
+            open_storage(None, tmp_path / "spy"),
+            propose,
+            evaluate,
+        )
+    scores = [t.evaluation.score.value for t in record.trials if t.evaluation and t.origin.startswith("plain")]
+    assert Spy.shown[:2] == scores
+    assert first.evaluation.score.value not in Spy.shown
 
 
 def test_refuses_another_study_and_lists_what_differs(storage: StudyStorage) -> None:

@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
 from automl_prune.study.chains import Chain
-from automl_prune.study.codec import ORIGIN, SEARCH, template
+from automl_prune.study.codec import CANDIDATE, ORIGIN, SEARCH, template
 from automl_prune.study.storage import quiet
 from automl_prune.study.strategies.base import NETWORK, strategies
 
@@ -82,12 +82,17 @@ class Proposer:
             seed: Of everything random in the proposal.
         """
         for chain in chains:
-            if chain.state == "complete" and chain.index not in self._copied:
+            # A baseline that is no point of the space has only a near one, which did not get its score.
+            if chain.state == "complete" and chain.index not in self._copied and not _is_no_point(chain):
                 self._copied.add(chain.index)
                 self._add(chain, OptunaState.COMPLETE)
         # Points that others are working on, so that the strategy keeps away from them. They are failed below,
         # which makes samplers pass them over, and copied for good when they are complete.
-        passing = [self._add(chain, OptunaState.RUNNING) for chain in chains if chain.state == "running"]
+        passing = [
+            self._add(chain, OptunaState.RUNNING)
+            for chain in chains
+            if chain.state == "running" and not _is_no_point(chain)
+        ]
         self._copy.sampler = _KnownSpace(self._strategy(seed), self._space)
         trial = self._copy.ask(self._space)
         self._size += 1
@@ -104,3 +109,7 @@ class Proposer:
         )
         self._size += 1
         return self._size - 1
+
+
+def _is_no_point(chain: Chain) -> bool:
+    return CANDIDATE in chain.current.user_attrs
