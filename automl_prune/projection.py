@@ -19,18 +19,24 @@ from automl_prune.errors import BudgetError, ConfigError
 from automl_prune.ladder import Ladder, Widths
 from automl_prune.registry import nearest
 from automl_prune.space import FloatParameter, Parameter, Space
+from automl_prune.stages import stages_of
 from automl_prune.width_errors import WidthErrors, errors_of_scores
 
 
 class Projector:
     """Maps points of a space to candidates within the budget. Deterministic, immutable, changes no argument.
 
-    A point gives every group g a weight ``I_g ** importance_exponent * exp(residual_g)``, and the group
+    A point gives every group g a weight ``I_g ** importance_exponent * exp(residual_g)`` (of its stage, where the
+    space says so, and with a slope over depth), and the group
     wants to keep the fraction ``scale * weight`` of its channels, rounded to the nearest allowed width.
     The scale is the greatest at which the cost meets the target; what rounding leaves over then goes to
     single groups, one step at a time, to the one whose fraction falls shortest of its next width first.
     So no group of the result can be raised by a step within the target and the budgets, and a larger
     target never gives a cheaper candidate.
+
+    In a space of coefficients (SPDY: Frantar & Alistarh 2022, arXiv:2201.13096, section 3.3) a point gives every
+    group's error (``errors_of_scores``) a factor ``exp(coefficient_g)``, and the widths are those of least sum
+    (``knapsack``), filled up in the same way.
 
     The target is ``target_cost`` times the greatest cost within the first budget; every other budget
     holds as it is.
@@ -62,11 +68,14 @@ class Projector:
         self._space = space
         self._dense = graph.widths
         self._names = tuple(self._dense)
+        self._stages = stages_of(graph)
+        self._units = [self._stages[n] if space.scope == "stage" else n for n in self._names]
         self._limits = dict(limits)
         self._polynomials = _polynomials(graph, limits)
         self._ladder = Ladder(tuple(limit.widths() for limit in space.limits(graph.groups).values()))
         self._costs = graph.polynomials
         self._scores = {name: dict(scores[name]) for name in space.criteria}
+        self._score_errors = {name: errors_of_scores(mine) for name, mine in self._scores.items()}
         self._importance = {name: self._importances(scores[name]) for name in space.criteria}
         self._check_reachable(graph.dense_costs)
         metric, self._first = next(iter(self._polynomials.items()))
@@ -76,7 +85,7 @@ class Projector:
     @property
     def parameters(self) -> tuple[Parameter, ...]:
         """The space's parameters for this graph, without targets below what the narrowest widths cost."""
-        found = self._space.parameters(self._names)
+        found = self._space.parameters(self._names, self._stages)
         least = min(1.0, self._floor / self._ceiling)
         return tuple(
             replace(parameter, low=max(parameter.low, least))
@@ -96,20 +105,24 @@ class Projector:
         }
 
     def network(self) -> dict[str, tuple[float, ...]]:
-        """What is known of the layers behind each group's parameter, for strategies that learn from it.
+        """What is known of the layers behind each group's or stage's parameter, for strategies that learn from it.
 
         Returns:
-            By parameter: the share of the first budget's cost that goes when the group is as narrow as it may be,
-            the same of every known cost, and its width relative to the widest group; all in [0, 1].
+            By parameter, summed over a stage's groups but at most 1: the share of the first budget's cost that goes
+            when the group is as narrow as it may be, the same of every known cost, and its width relative to the
+            widest group.
         """
         costs = [self._first, *self._costs.values()]
         widest = max(self._ladder.highest, default=1)
-        found = {}
-        for number, name in enumerate(self._names):
+        found: dict[str, tuple[float, ...]] = {}
+        for number in range(len(self._names)):
             narrow = self._ladder.highest.copy()
             narrow[number] = self._ladder.lowest[number]
             shares = (1 - cost.evaluate(narrow) / cost.evaluate(self._ladder.highest) for cost in costs)
-            found[f"residual/{name}"] = (*shares, float(self._ladder.highest[number] / widest))
+            values = (*shares, float(self._ladder.highest[number] / widest))
+            parameter = f"{self._space.correction}/{self._units[number]}"
+            before = found.get(parameter, (0.0,) * len(values))
+            found[parameter] = tuple(min(1.0, a + b) for a, b in zip(before, values, strict=True))
         return found
 
     def candidate(self, point: Mapping[str, float | str]) -> Candidate:
@@ -120,12 +133,16 @@ class Projector:
         """
         self._check_point(point)
         criteria = self._criteria(point)
+        slope = float(point.get("depth_slope", 0.0)) * np.linspace(-1, 1, len(self._names))
+        own = [float(point.get(f"{self._space.correction}/{unit}", 0.0)) for unit in self._units]
+        correction = np.array(own) + slope
+        if self._space.coefficient is not None:
+            errors = [self._errors(name)[i] * math.exp(correction[i]) for i, name in enumerate(criteria)]
+            return self._candidate(self._knapsack(errors, float(point["target_cost"])), criteria)
         exponent = float(point.get("importance_exponent", self._space.importance_exponent[0]))
         importance = np.array([self._importance[name][i] for i, name in enumerate(criteria)])
-        residual = np.array([float(point.get(f"residual/{name}", 0.0)) for name in self._names])
-        target = max(self._floor, float(point["target_cost"]) * self._ceiling)
-        raises = self._ladder.raises(importance**exponent * np.exp(residual))
-        return self._candidate(self._project(raises, target), criteria)
+        raises = self._ladder.raises(importance**exponent * np.exp(correction))
+        return self._candidate(self._project(raises, self._target(float(point["target_cost"]))), criteria)
 
     def ranked(self, criterion: str, target: float = 1.0, *, per_cost: bool = False) -> Candidate:
         """The candidate that keeps the best channels of all groups together, within every budget.
@@ -205,9 +222,9 @@ class Projector:
     def _target(self, share: float) -> float:
         return max(self._floor, share * self._ceiling)
 
-    def _errors(self, criterion: str, errors: WidthErrors | None) -> list[NDArray[np.float64]]:
+    def _errors(self, criterion: str, errors: WidthErrors | None = None) -> list[NDArray[np.float64]]:
         self._check_criterion(criterion)
-        found = errors_of_scores(self._scores[criterion]) if errors is None else errors
+        found = self._score_errors[criterion] if errors is None else errors
         return [found[name] for name in self._names]
 
     def _saving(self, number: int) -> float:
@@ -227,7 +244,7 @@ class Projector:
         )
 
     def uniform_point(self, criterion: str, target: float) -> dict[str, float | str]:
-        """The point where every group keeps the same fraction: the baseline a search has to beat.
+        """The point where every group keeps the same fraction; in a space of coefficients, where all are 1.
 
         Args:
             criterion: One of the space's, for all groups; else ``ConfigError``.
@@ -260,11 +277,11 @@ class Projector:
             return point
         logs = {name: math.log(width / self._dense[name]) for name, width in candidate.widths.items()}
         middle = (max(logs.values()) + min(logs.values())) / 2
-        bounds = {p.name: p for p in self.parameters if isinstance(p, FloatParameter)}
-        for group, value in logs.items():
-            bound = bounds.get(f"residual/{group}")
-            if bound is not None:
-                point[bound.name] = min(bound.high, max(bound.low, value - middle))
+        for parameter in self.parameters:
+            kind, _, unit = parameter.name.partition("/")
+            if isinstance(parameter, FloatParameter) and kind == "residual":
+                mine = [logs[name] - middle for name, its in zip(self._names, self._units, strict=True) if its == unit]
+                point[parameter.name] = min(parameter.high, max(parameter.low, sum(mine) / len(mine)))
         return point
 
     def _project(self, raises: NDArray[np.int64], target: float) -> Widths:

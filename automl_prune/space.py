@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from automl_prune.channels.group import ChannelGroup
 from automl_prune.criteria import criteria as known_criteria
@@ -103,6 +103,12 @@ class Space(_Strict):
         importance_exponent: Range of the exponent of a group's importance. It contains 0, where
             importance has no say, so that uniform pruning is a point of every space.
         residual: Half-width of the natural logarithm of each group's correction factor; 0 for none.
+        coefficient: Half-width of the natural logarithm of each group's coefficient. With one, widths are those of
+            least summed error, each group's error times its coefficient, instead of a kept fraction with
+            corrections: ``importance_exponent`` and ``residual`` have no place then.
+        depth_slope: Half-width of a slope of all corrections or coefficients over the groups, from -slope at the first
+            to +slope at the last; 0 for none.
+        scope: Whether every group has a correction or coefficient of its own, or every stage of the network.
         round_to: Widths are multiples of it (or dense).
         min_width: Least width of a group, in channels.
         max_prune_ratio: Greatest fraction of a group that may be removed, in [0, 1].
@@ -115,6 +121,9 @@ class Space(_Strict):
     target_cost: Annotated[float, Field(gt=0, le=1)] = 0.7
     importance_exponent: Annotated[tuple[float, float], Field(strict=False)] = (-0.3, 0.6)
     residual: Annotated[float, Field(ge=0, le=5)] = 0.5
+    coefficient: Annotated[float, Field(gt=0, le=10)] | None = None
+    depth_slope: Annotated[float, Field(ge=0, le=5)] = 0.0
+    scope: Literal["group", "stage"] = "group"
     round_to: _Width = 1
     min_width: _Width = 2
     max_prune_ratio: _Ratio = 0.9
@@ -138,6 +147,13 @@ class Space(_Strict):
         if not -math.inf < low <= 0 <= high < math.inf:
             raise ValueError("expected [low, high] with low <= 0 <= high, so that uniform pruning is in the space")
         return bounds
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Space:
+        besides = [name for name in ("importance_exponent", "residual") if name in self.model_fields_set]
+        if self.coefficient is not None and besides:
+            raise ValueError(f"coefficient takes the place of {' and '.join(besides)}; leave out one or the other")
+        return self
 
     @classmethod
     def load(cls, path: Path | str) -> Space:
@@ -164,20 +180,32 @@ class Space(_Strict):
         except ValidationError as error:
             raise ConfigError(explain(error, cls, source)) from error
 
-    def parameters(self, groups: Sequence[str]) -> tuple[Parameter, ...]:
+    @property
+    def correction(self) -> Literal["residual", "coefficient"]:
+        """What a parameter of a group or stage is; its name begins with it and a slash."""
+        return "residual" if self.coefficient is None else "coefficient"
+
+    def parameters(self, groups: Sequence[str], stages: Mapping[str, str] | None = None) -> tuple[Parameter, ...]:
         """What a strategy proposes values for; a parameter with a single possible value is left out.
 
         Args:
             groups: Names of the prunable groups, in network order.
+            stages: The stage of each group, for the scope ``stage``; by default every group is one.
         """
         excluded = self._excluded(groups)
         free = [group for group in groups if group not in excluded]
         found: list[Parameter] = [FloatParameter("target_cost", self.target_cost, 1.0)]
         low, high = self.importance_exponent
-        if low < high:
+        if low < high and self.coefficient is None:
             found.append(FloatParameter("importance_exponent", low, high))
-        if self.residual > 0:
-            found += [FloatParameter(f"residual/{group}", -self.residual, self.residual) for group in free]
+        if self.depth_slope > 0:
+            found.append(FloatParameter("depth_slope", -self.depth_slope, self.depth_slope))
+        reach = self.residual if self.coefficient is None else self.coefficient
+        if reach > 0:
+            units = dict.fromkeys(
+                (stages or {}).get(group, group) if self.scope == "stage" else group for group in free
+            )
+            found += [FloatParameter(f"{self.correction}/{unit}", -reach, reach) for unit in units]
         if len(self.criteria) > 1 and self.criterion_scope == "all":
             found.append(ChoiceParameter("criterion", self.criteria))
         elif len(self.criteria) > 1:

@@ -436,3 +436,38 @@ def test_the_network_behind_each_parameter_by_hand() -> None:
     macs = 1 - graph.macs.evaluate([1, 20]) / graph.macs.evaluate([10, 20])
     assert found["residual/conv0"] == pytest.approx((1 - narrow / dense, macs, 1 - narrow / dense, 0.5))
     assert found["residual/conv1"][-1] == 1.0
+
+
+def test_coefficients_weigh_the_errors_of_a_knapsack() -> None:
+    graph = chain([16, 24, 16])
+    random = np.random.default_rng(0)
+    scores = {"l1": {n: torch.from_numpy(random.gamma(1.0, size=w)) for n, w in graph.widths.items()}}
+    chosen = Space.parse({"criteria": ["l1"], "min_width": 1, "coefficient": 2.0}, source="test")
+    limit = 0.5 * graph.dense_costs["macs"]
+    found = Projector(graph, chosen, {"macs": limit}, scores)
+    zero = found.uniform_point("l1", 1.0)
+    assert set(zero) == {"target_cost", *(f"coefficient/{name}" for name in graph.widths)}
+    assert found.candidate(zero) == found.knapsack("l1")
+    assert found.point_near(found.knapsack("l1", 0.8), 0.8) == found.uniform_point("l1", 0.8)
+    for name in graph.widths:
+        widths = [found.candidate({**zero, f"coefficient/{name}": value}).widths for value in (-2.0, 0.0, 2.0)]
+        assert widths[0][name] < widths[2][name]
+        assert widths[0][name] <= widths[1][name] <= widths[2][name]
+        assert all(0.9 * limit < graph.macs.at(each) <= limit for each in widths)
+    assert found.network()["coefficient/conv1"][-1] == 1.0
+
+
+def test_a_stage_has_one_correction_and_depth_a_slope() -> None:
+    graph = chain([32, 32, 32, 32], [64, 64, 16, 16, 1])
+    found = projector(graph, {"macs": 0.4 * graph.dense_costs["macs"]}, scope="stage", depth_slope=0.5)
+    even_point = found.uniform_point("l1", 1.0)
+    assert set(even_point) == {
+        "target_cost", "importance_exponent", "depth_slope", "residual/stage1", "residual/stage2",
+    }  # fmt: skip
+    wide = found.candidate({**even_point, "residual/stage2": 0.4}).widths
+    assert wide["conv0"] < wide["conv2"]
+    assert max(abs(wide["conv0"] - wide["conv1"]), abs(wide["conv2"] - wide["conv3"])) <= 1
+    sloped = found.candidate({**even_point, "depth_slope": 0.4}).widths
+    assert sloped["conv0"] < sloped["conv1"] < sloped["conv2"] < sloped["conv3"]
+    assert found.candidate(found.point_near(found.candidate(even_point), 1.0)).widths == found.uniform("l1").widths
+    assert all(0 <= value <= 1 for values in found.network().values() for value in values)

@@ -53,6 +53,20 @@ def test_parameters_with_a_criterion_per_group_leave_out_excluded_groups() -> No
     assert names == ["target_cost", "residual/x", "residual/z", "criterion/x", "criterion/z"]
 
 
+def test_parameters_of_coefficients_and_of_stages() -> None:
+    space = parse(criteria=["l1"], coefficient=2.0, depth_slope=0.4)
+    assert space.parameters(["x", "y"]) == (
+        FloatParameter("target_cost", 0.7, 1.0),
+        FloatParameter("depth_slope", -0.4, 0.4),
+        FloatParameter("coefficient/x", -2.0, 2.0),
+        FloatParameter("coefficient/y", -2.0, 2.0),
+    )
+    stages = {"x": "stage1", "y": "stage1", "z": "stage2"}
+    by_stage = parse(criteria=["l1"], scope="stage", importance_exponent=[0, 0], exclude=["z"])
+    names = [parameter.name for parameter in by_stage.parameters(list(stages), stages)]
+    assert names == ["target_cost", "residual/stage1"]
+
+
 def test_parameters_with_nothing_to_choose_are_left_out() -> None:
     space = parse(criteria=["l2"], residual=0, importance_exponent=[0, 0])
     assert [parameter.name for parameter in space.parameters(["x"])] == ["target_cost"]
@@ -127,6 +141,9 @@ def test_float_noise_does_not_move_the_lowest_width(width: int, ratio: float, lo
         ({"importance_exponent": [0, float("inf")]}, "low <= 0 <= high"),
         ({"importance_exponent": 2}, "importance_exponent"),
         ({"residual": -1}, "residual"),
+        ({"coefficient": 2.0, "residual": 0.1}, "coefficient takes the place of residual; leave out one"),
+        ({"coefficient": 0.0}, "coefficient"),
+        ({"scope": "layer"}, "scope: .*'group' or 'stage'"),
         ({"round_to": 0}, "round_to"),
         ({"round_to": 1.5}, "round_to"),
         ({"round_to": True}, "round_to"),
