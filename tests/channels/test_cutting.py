@@ -94,6 +94,22 @@ def test_sizes_in_a_list_follow() -> None:
     assert plan.to_json()["sizes"] == {"1": {"splits": [1, 2, 3]}}
 
 
+def test_a_shape_held_as_a_whole_follows() -> None:
+    class Scale(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.shape, self.scale = (8, 1, 1), nn.Parameter(torch.ones(8))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x * self.scale.view(self.shape)
+
+    net = nn.Sequential(conv(3, 8), Scale(), head(8))
+    graph = check(net)
+    assert graph.widths == {"0": 8}
+    small: Any = prune(net, graph.plan({"0": [1, 4]}))[1]  # type: ignore[index]  # a Sequential
+    assert small.shape == (2, 1, 1)
+
+
 def test_uneven_split_by_numbers_is_protected_with_line_and_cure() -> None:
     def forward(m: Any, x: Any) -> Any:
         first, second = m.a(x).split([3, 5], 1)

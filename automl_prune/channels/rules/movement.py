@@ -45,6 +45,8 @@ def structural(p: Provenance, call: Call) -> None:
         if (array == FREE).all():  # whatever a free dimension becomes a part of is free
             for target in _moved(call, source, dim, np.arange(len(array)))[1]:
                 dims.setdefault(target, np.full(out.shape[target], FREE, dtype=np.int64))
+    if call.func.overloadpacket in _RESHAPES and dims:  # the shape may be held as a whole
+        p.claim(*(dims.get(d, np.full(size, NONE, dtype=np.int64)) for d, size in enumerate(out.shape)))
     p.assign(out, Labels(dims, labels.activation, labels.made))
 
 
