@@ -108,14 +108,15 @@ def _measure(name: str, criterion: str, samples: int) -> dict[str, Any]:
     with seeded("calibration cost"):
         model = build().eval()
     task: Task = RandomImages(shape, batch_size, samples)
-    device, seconds, memory = torch.device("cpu"), {}, {}
-    marks = [("start", time.perf_counter())]
+    device, seconds, processor, memory = torch.device("cpu"), {}, {}, {}
+    marks = [("start", time.perf_counter(), time.process_time())]
 
     def mark(step: str) -> None:
-        marks.append((step, time.perf_counter()))
+        marks.append((step, time.perf_counter(), time.process_time()))
         seconds[step] = round(marks[-1][1] - marks[-2][1], 2)
+        processor[step] = round(marks[-1][2] - marks[-2][2], 2)
         memory[step] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-        print(f"{step}: {seconds[step]} s, peak {memory[step]} MiB", flush=True)
+        print(f"{step}: {seconds[step]} s ({processor[step]} s of processor time), peak {memory[step]} MiB", flush=True)
 
     graph = ChannelGraph.trace(model, task.example_inputs)
     mark("trace")
@@ -138,6 +139,7 @@ def _measure(name: str, criterion: str, samples: int) -> dict[str, Any]:
     path.unlink()
     return {
         "seconds": seconds,
+        "processor_seconds": processor,
         "peak_mib_so_far": memory,
         "file_mib": size // 2**20,
         "environment": environment(device),
