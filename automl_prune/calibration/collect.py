@@ -163,10 +163,11 @@ class _Sums:
         channels = call.weight.shape[0] // call.groups if self.transposed else call.weight.shape[1]
         n = channels * self.kernel
         # Half the memory where it is much. A hundred batches round to a millionth of the sum in single precision, and
-        # whoever inverts the moments adds a hundredth of their diagonal.
+        # whoever inverts the covariance adds a hundredth of its diagonal.
         kind = torch.float64 if n <= _DOUBLE else torch.float32
         self.second = None if n > MAX_INPUTS else torch.zeros(self.parts, n, n, dtype=kind, device=device)
         self.first = torch.zeros(self.parts, n, dtype=torch.float64, device=device)
+        self.shift: torch.Tensor | None = None
         self.rows = 0
         self.total, self.squares, self.zeros = torch.zeros(3, self.parts, channels, dtype=torch.float64, device=device)
         self.values = 0
@@ -182,6 +183,9 @@ class _Sums:
         self.values += flat.shape[0] * flat.shape[2]
         self.exact = self.exact and call.exact
         rows = unfolded_rows(call, size, positions, random)
+        if self.shift is None:  # sums about a point near the mean: the covariance is not a difference of large numbers
+            self.shift = rows.mean(1, keepdim=True)
+        rows = rows - self.shift
         self.first += rows.sum(1, dtype=torch.float64)
         if self.second is not None:
             if self.second.dtype == rows.dtype:
@@ -192,7 +196,8 @@ class _Sums:
 
     def statistics(self, name: str) -> LayerStatistics:
         """The sums as means."""
-        mean = self.total / self.values
+        assert self.shift is not None
+        mean, first = self.total / self.values, self.first / self.rows
         if not bool(self.squares.isfinite().all()):
             raise EvaluationError(
                 f"what {name!r} reads is not finite; the weights are damaged, load or train them again"
@@ -203,12 +208,17 @@ class _Sums:
             kernel=self.kernel,
             exact=self.exact,
             rows=self.rows,
-            second=None if self.second is None else self.second.div_(self.rows).float().cpu(),
-            mean=(self.first / self.rows).float().cpu(),
+            covariance=None if self.second is None else self._covariance(self.second, first).float().cpu(),
+            mean=(self.shift.squeeze(1) + first).float().cpu(),
             channel_mean=mean.float().cpu(),
             channel_variance=(self.squares / self.values - mean**2).clamp(min=0).float().cpu(),
             zero_fraction=(self.zeros / self.values).float().cpu(),
         )
+
+    def _covariance(self, second: torch.Tensor, first: torch.Tensor) -> torch.Tensor:
+        """The covariance, in the place of the sum ``second``; ``first`` is the mean, both about the shift."""
+        offset = first.to(second.dtype).unsqueeze(2)
+        return second.div_(self.rows).baddbmm_(offset, offset.transpose(1, 2), alpha=-1)
 
 
 def unfolded_rows(call: LayerCall, size: int, positions: int, random: torch.Generator) -> torch.Tensor:

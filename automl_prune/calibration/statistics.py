@@ -44,7 +44,7 @@ class LayerStatistics:
     The layer computes ``rows(weight) @ x`` for unfolded inputs x, one x per output position. ``parts`` below is
     the number of convolution groups (1 for linear layers), ``channels`` the input channels of a part, and
     ``n = channels * kernel``, in the order of ``weight.flatten(1)``: kernel positions of channel 0, of channel 1...
-    Tensors are on the CPU, float32; sums were taken in float64, large second moments apart.
+    Tensors are on the CPU, float32; sums were taken in float64, large covariances apart.
 
     Attributes:
         parameter: Qualified name of the weight.
@@ -56,8 +56,10 @@ class LayerStatistics:
         exact: Whether the layer multiplies by the parameter itself. False for weights derived from it
             (standardised, parametrised): the inputs are as true, but the parameter is not what they meet.
         rows: Unfolded inputs the moments were taken over.
-        second: Uncentred second moment E[x x^T], shape (parts, n, n); None where n is over ``MAX_INPUTS``.
-        mean: E[x] over the same rows, shape (parts, n); so ``second - mean mean^T`` is a covariance.
+        covariance: Of x, shape (parts, n, n); None where n is over ``MAX_INPUTS``. It is kept instead of E[x x^T],
+            which is ``covariance + mean mean^T``, because the difference of that and the means' product would be
+            rounding where inputs hardly vary.
+        mean: E[x] over the same rows, shape (parts, n).
         channel_mean: Mean over samples and all positions, shape (parts, channels): after the activation, as the
             layer sees it, padding left out.
         channel_variance: Likewise, the population variance.
@@ -72,7 +74,7 @@ class LayerStatistics:
     kernel: int
     exact: bool
     rows: int
-    second: torch.Tensor | None
+    covariance: torch.Tensor | None
     mean: torch.Tensor
     channel_mean: torch.Tensor
     channel_variance: torch.Tensor
@@ -139,7 +141,7 @@ def as_weight(matrix: torch.Tensor, like: torch.Tensor, *, transposed: bool) -> 
 
 
 MAX_INPUTS = 9216
-"""Widest n whose second moment is collected: 0.3 GB. The first linear layer of a VGG has 25088."""
+"""Widest n whose covariance is collected: 0.3 GB. The first linear layer of a VGG has 25088."""
 
 
 @dataclass(frozen=True, slots=True)

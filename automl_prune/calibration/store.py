@@ -19,10 +19,10 @@ from automl_prune.files import atomic_path, load_tensors, tensors_digest
 from automl_prune.tasks.base import Task
 from automl_prune.view import Silent, View
 
-FORMAT = "1"
+FORMAT = "2"
 """Version of the file's layout and of what the statistics mean; another one is stale."""
 
-_TENSORS = ("second", "mean", "channel_mean", "channel_variance", "zero_fraction", "taylor")
+_TENSORS = ("covariance", "mean", "channel_mean", "channel_variance", "zero_fraction", "taylor")
 
 
 def load_or_collect(

@@ -15,10 +15,6 @@ from automl_prune.criteria.weight import l1
 DAMPING = 1e-2
 """Added to the covariance's diagonal, relative to its mean: as much as reconstruction adds."""
 
-ROUNDING = 1e-5
-"""And at least this much of the second moment's: where means dwarf deviations, a covariance from single precision
-need not be positive definite."""
-
 
 @criteria.register("obs")
 @needs("statistics")
@@ -114,20 +110,18 @@ class _Covariances:
     def __init__(self, consumer: Consumer) -> None:
         self.consumer, self.statistics = consumer, consumer.statistics
         self.columns = consumer.columns.flatten()
-        self.wide = self.statistics.second is None
+        self.wide = self.statistics.covariance is None
 
     def of(self, part: int) -> torch.Tensor:
         """Of one part, shape (n, n), float64."""
-        assert self.statistics.second is not None  # not wide
-        mean = self.statistics.mean[part].double()
-        return self.statistics.second[part].double().addr_(mean, mean, alpha=-1)
+        assert self.statistics.covariance is not None  # not wide
+        return self.statistics.covariance[part].double()
 
     def damped_inverse(self, part: int) -> torch.Tensor:
         """The inverse, restricted to the group's columns, in their order."""
         covariance = self.of(part)
         diagonal = covariance.diagonal()
-        least = ROUNDING * (diagonal + self.statistics.mean[part].double().square()).mean()
-        diagonal += (DAMPING * diagonal.mean()).clamp(min=max(float(least), torch.finfo(torch.float64).tiny))
+        diagonal += (DAMPING * diagonal.mean()).clamp(min=torch.finfo(torch.float64).tiny)
         inverse = torch.cholesky_inverse(torch.linalg.cholesky(covariance))
         return inverse[self.columns][:, self.columns]
 

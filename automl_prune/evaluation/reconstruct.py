@@ -22,10 +22,6 @@ DAMPING = 1e-2
 moves by less than its noise; a ridge on the weights themselves, as usual, is no better and needs a smaller one."""
 
 
-ROUNDING = 1e-5
-"""Moments are in single precision; below this share of their diagonal is noise."""
-
-
 def reconstruct(
     pruned: nn.Module, dense: nn.Module, plan: Plan, calibration: Calibration, *, damping: float = DAMPING
 ) -> None:
@@ -43,22 +39,25 @@ def reconstruct(
         dense: The dense model; not changed.
         plan: Which channels stay.
         calibration: Of the dense model.
-        damping: At least 0.
+        damping: At least 0; with 0, moments that have no inverse raise torch's ``LinAlgError``.
     """
     weights = dict(dense.named_parameters())
     with torch.no_grad():
         for layer, kept in pruned_inputs(plan, calibration):
-            assert layer.second is not None
+            assert layer.covariance is not None
             matrix = kept_rows(weights[layer.parameter], plan, layer)
             gone = _complement(kept, matrix.shape[2])
-            rows, mean = layer.second[:, kept].double(), layer.mean.double().unsqueeze(2)
-            missing = matrix[:, :, gone] @ mean[:, gone]
-            cross = rows[:, :, gone] @ matrix[:, :, gone].transpose(1, 2)
-            centre = mean[:, kept] if output_bias(pruned, layer) is not None else torch.zeros_like(mean[:, kept])
-            cross = cross - centre @ missing.transpose(1, 2)
-            change = ridge(rows[:, :, kept], cross, centre, damping)
-            shift = missing - change @ mean[:, kept]
-            assign(pruned, layer, matrix[:, :, kept] + change, shift.flatten())
+            lost, mean = matrix[:, :, gone], layer.mean.double().unsqueeze(2)
+            rows = layer.covariance[:, kept].double()
+            change, shift = ridge(
+                rows[:, :, kept],
+                rows[:, :, gone] @ lost.transpose(1, 2),
+                mean[:, kept],
+                lost @ mean[:, gone],
+                intercept=output_bias(pruned, layer) is not None,
+                damping=damping,
+            )
+            assign(pruned, layer, matrix[:, :, kept] + change, shift)
 
 
 def unreconstructible(graph: ChannelGraph, calibration: Calibration) -> dict[str, str]:
@@ -90,22 +89,36 @@ def kept_rows(weight: torch.Tensor, plan: Plan, layer: LayerStatistics) -> torch
     return layer.matrix(weight).double()
 
 
-def ridge(second: torch.Tensor, cross: torch.Tensor, centre: torch.Tensor, damping: float) -> torch.Tensor:
-    """The change of coefficients X, shape (parts, outputs, k), that solves X (covariance + ridge) = cross^T.
+def ridge(
+    covariance: torch.Tensor,
+    cross: torch.Tensor,
+    mean: torch.Tensor,
+    missing: torch.Tensor,
+    *,
+    intercept: bool,
+    damping: float,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The change of a layer's coefficients, and of its bias, that predicts best what is missing of its outputs.
 
     Args:
-        second: Uncentred moments of the kept inputs, shape (parts, k, k).
-        cross: Moments of their deviations from ``centre`` with what is missing of the outputs, (parts, k, outputs).
-        centre: Means of the kept inputs, or zeros for a fit without intercept, shape (parts, k, 1).
-        damping: Of the mean diagonal of the covariance. The ridge is at least the rounding of the moments, so that
-            inputs that hardly vary, or not at all, change nothing.
+        covariance: Of the kept inputs, shape (parts, k, k).
+        cross: Covariance of these with what is missing, shape (parts, k, outputs).
+        mean: Of the kept inputs, shape (parts, k, 1).
+        missing: Mean of what is missing, shape (parts, outputs, 1).
+        intercept: Whether the layer has a bias to put the rest of the mean into; otherwise moments about 0 are fitted.
+        damping: Of the moments' mean diagonal; inputs that are always 0 change nothing.
+
+    Returns:
+        The changes, of shapes (parts, outputs, k) and (parts * outputs,).
     """
-    added = ROUNDING * second.diagonal(dim1=1, dim2=2).mean(1)
-    damped = second - centre @ centre.transpose(1, 2)
-    added = added + damping * damped.diagonal(dim1=1, dim2=2).mean(1).clamp(min=0)
+    moments = covariance.clone() if intercept else covariance + mean @ mean.transpose(1, 2)
+    if not intercept:
+        cross = cross + mean @ missing.transpose(1, 2)
+    added = damping * moments.diagonal(dim1=1, dim2=2).mean(1)
     added = torch.where(added > 0, added, torch.ones_like(added))
-    damped.diagonal(dim1=1, dim2=2).add_(added.unsqueeze(1))
-    return torch.cholesky_solve(cross, torch.linalg.cholesky(damped)).transpose(1, 2)
+    moments.diagonal(dim1=1, dim2=2).add_(added.unsqueeze(1))
+    change = torch.cholesky_solve(cross, torch.linalg.cholesky(moments)).transpose(1, 2)
+    return change, (missing - change @ mean).flatten()
 
 
 def assign(pruned: nn.Module, layer: LayerStatistics, matrix: torch.Tensor, shift: torch.Tensor) -> None:
@@ -130,7 +143,7 @@ def _obstacle(layer: LayerStatistics | None, axis: int) -> str | None:
         return "it is not the weight of a convolution or linear layer that ran"
     if layer.axis != axis:
         return f"its channels are read along axis {axis}, a layer of this kind reads along axis {layer.axis}"
-    if layer.second is None:
+    if layer.covariance is None:
         return f"it reads more than {MAX_INPUTS} inputs"
     if not layer.exact:
         return "what it multiplies by is derived from it"

@@ -62,7 +62,8 @@ def reconstruct_sequentially(
         on_step: Called with (layers done, layers in all).
     """
     reconstruct(pruned, dense, plan, calibration, damping=damping)
-    todo = [layer for layer, _ in pruned_inputs(plan, calibration)]
+    kept = {layer.parameter: (layer, columns) for layer, columns in pruned_inputs(plan, calibration)}
+    todo = [layer for layer, _ in kept.values()]
     settings = calibration.settings
     batches = [task.inputs(batch) for batch, _ in training_batches(task, samples, settings.seed)]
     wanted = {layer.parameter: _Target.of(dense, plan, layer) for layer in todo}
@@ -73,7 +74,7 @@ def reconstruct_sequentially(
             targets.append({name: [wanted[name](rows) for rows in calls] for name, calls in read.items()})
         for done, layer in enumerate(todo):
             name = layer.parameter
-            moments = _Moments.of(pruned, layer)
+            moments = _Moments(layer.mean[:, kept[name][1]].unsqueeze(1), wanted[name].matrix.shape[2])
             for number, inputs in enumerate(batches):
                 outputs = targets[number].get(name, [])
                 read = _read(pruned, move(inputs, device), (name,), (settings, number), stop_after=len(outputs))
@@ -148,25 +149,21 @@ class _Moments:
     """Moments of a layer's inputs among themselves and with the outputs wanted of them.
 
     Args:
-        parts: Of the layer.
-        inputs: Of a part, kept.
+        shift: A point near the mean of the inputs that are kept, shape (parts, 1, inputs), float32; sums are about it.
         outputs: Of a part.
     """
 
-    def __init__(self, parts: int, inputs: int, outputs: int) -> None:
-        self.count = 0
+    def __init__(self, shift: torch.Tensor, outputs: int) -> None:
+        parts, _, inputs = shift.shape
+        self.shift, self.count = shift, 0
         self.second = torch.zeros(parts, inputs, inputs, dtype=torch.float64)
         self.cross = torch.zeros(parts, inputs, outputs, dtype=torch.float64)
         self.inputs = torch.zeros(parts, inputs, 1, dtype=torch.float64)
         self.outputs = torch.zeros(parts, outputs, 1, dtype=torch.float64)
 
-    @classmethod
-    def of(cls, pruned: nn.Module, layer: LayerStatistics) -> _Moments:
-        parts, outputs, inputs = layer.matrix(pruned.get_parameter(layer.parameter)).shape
-        return cls(parts, inputs, outputs)
-
     def add(self, rows: torch.Tensor, outputs: torch.Tensor) -> None:
         """Add inputs (parts, rows, inputs) and outputs (parts, rows, outputs)."""
+        rows = rows - self.shift
         self.second += rows.transpose(1, 2) @ rows
         self.cross += rows.transpose(1, 2) @ outputs
         self.inputs += rows.sum(1, dtype=torch.float64).unsqueeze(2)
@@ -180,9 +177,10 @@ class _Moments:
         weight = layer.matrix(pruned.get_parameter(layer.parameter).detach().cpu()).double()
         bias = output_bias(pruned, layer)
         offset = torch.zeros_like(self.outputs) if bias is None else bias.detach().cpu().double().view_as(self.outputs)
-        second, inputs = self.second / self.count, self.inputs / self.count
-        missing = self.outputs / self.count - weight @ inputs - offset
-        cross = self.cross / self.count - second @ weight.transpose(1, 2) - inputs @ offset.transpose(1, 2)
-        centre = inputs if bias is not None else torch.zeros_like(inputs)
-        change = ridge(second, cross - centre @ missing.transpose(1, 2), centre, damping)
-        assign(pruned, layer, weight + change, (missing - change @ inputs).flatten())
+        about, outputs = self.inputs / self.count, self.outputs / self.count
+        mean = about + self.shift.transpose(1, 2).double()
+        covariance = self.second / self.count - about @ about.transpose(1, 2)
+        cross = self.cross / self.count - about @ outputs.transpose(1, 2) - covariance @ weight.transpose(1, 2)
+        missing = outputs - weight @ mean - offset
+        change, shift = ridge(covariance, cross, mean, missing, intercept=bias is not None, damping=damping)
+        assign(pruned, layer, weight + change, shift)

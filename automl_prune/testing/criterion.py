@@ -131,7 +131,7 @@ def _noise() -> Classification:
 
 def _statistics_digest(context: CriterionContext) -> str:
     assert context.calibration is not None  # _case made it
-    kinds = ("second", "mean", "channel_mean", "channel_variance", "zero_fraction", "taylor")
+    kinds = ("covariance", "mean", "channel_mean", "channel_variance", "zero_fraction", "taylor")
     return tensors_digest(
         {
             f"{name} {kind}": getattr(layer, kind)

@@ -31,18 +31,18 @@ def _collect(model: nn.Module, task: Task, settings: CalibrationSettings = EVERY
 
 
 def _moments(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """E[x xT] and E[x] of rows, in double precision by numpy."""
+    """Covariance and mean of rows, in double precision by numpy."""
     x = rows.double().numpy()
-    return torch.from_numpy(x.T @ x / len(x)), torch.from_numpy(x.mean(0))
+    return torch.from_numpy(np.cov(x.T, bias=True).reshape(x.shape[1], -1)), torch.from_numpy(x.mean(0))
 
 
 def _assert_moments(calibration: Calibration, name: str, parts: list[torch.Tensor]) -> None:
     layer = calibration.layers[name]
-    assert layer.second is not None
+    assert layer.covariance is not None
     assert layer.rows == len(parts[0])
     for part, rows in enumerate(parts):
-        second, mean = _moments(rows)
-        torch.testing.assert_close(layer.second[part].double(), second, rtol=1e-4, atol=1e-6)
+        covariance, mean = _moments(rows)
+        torch.testing.assert_close(layer.covariance[part].double(), covariance, rtol=1e-4, atol=1e-6)
         torch.testing.assert_close(layer.mean[part].double(), mean, rtol=1e-4, atol=1e-6)
 
 
@@ -158,9 +158,9 @@ def test_sampled_positions_estimate_the_same(digits_task: Task) -> None:
     every = _collect(model, digits_task, CalibrationSettings(samples=512, positions=999))
     sampled, whole = few.layers["2.weight"], every.layers["2.weight"]
     assert (sampled.rows, whole.rows) == (512 * 9, 512 * 36)
-    assert sampled.second is not None
-    assert whole.second is not None
-    difference = torch.linalg.norm(sampled.second - whole.second) / torch.linalg.norm(whole.second)
+    assert sampled.covariance is not None
+    assert whole.covariance is not None
+    difference = torch.linalg.norm(sampled.covariance - whole.covariance) / torch.linalg.norm(whole.covariance)
     assert 0 < difference < 0.1
     assert torch.equal(sampled.channel_mean, whole.channel_mean)  # these see every position
 
@@ -245,10 +245,10 @@ def test_modes_are_restored_and_hooks_removed(digits_task: Task, tiny_resnet: nn
     assert [module.training for module in tiny_resnet.modules()] == modes
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in tiny_resnet.modules())
     for name, layer in first.layers.items():
-        other = second.layers[name].second
+        other = second.layers[name].covariance
         assert other is not None
-        assert layer.second is not None
-        assert torch.equal(layer.second, other)
+        assert layer.covariance is not None
+        assert torch.equal(layer.covariance, other)
 
 
 def test_weights_that_give_no_numbers_are_an_error(digits_task: Task, tiny_resnet: nn.Module) -> None:
@@ -262,3 +262,20 @@ def test_weights_that_give_no_numbers_are_an_error(digits_task: Task, tiny_resne
 def test_settings_are_checked(wrong: str) -> None:
     with pytest.raises(ConfigError, match=f"{wrong} is 0"):
         CalibrationSettings(**{wrong: 0})
+
+
+def test_the_covariance_of_inputs_that_hardly_vary_is_none_of_rounding(digits_task: Task) -> None:
+    """More than a thousand inputs, summed in single precision, with means a thousand times their deviations."""
+
+    class Far(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.flatten(1).repeat(1, 20) + torch.arange(1280) + 1000
+
+    model = nn.Sequential(Far(), nn.Linear(1280, 2))
+    layer = _collect(model, digits_task).layers["1.weight"]
+    rows = model[0](_images(digits_task))
+    covariance, mean = _moments(rows)
+    assert layer.covariance is not None
+    error = (layer.covariance[0].double() - covariance).abs().max() / covariance.abs().max()
+    assert error < 1e-4
+    torch.testing.assert_close(layer.mean[0].double(), mean, rtol=1e-6, atol=0)

@@ -50,7 +50,7 @@ def _equal(a: Calibration, b: Calibration) -> bool:
     if plain != [(name, layer.parts, layer.kernel, layer.exact, layer.rows) for name, layer in b.layers.items()]:
         return False
     for name, layer in a.layers.items():
-        for kind in ("second", "mean", "channel_mean", "channel_variance", "zero_fraction", "taylor"):
+        for kind in ("covariance", "mean", "channel_mean", "channel_variance", "zero_fraction", "taylor"):
             mine, theirs = getattr(layer, kind), getattr(b.layers[name], kind)
             if (mine is None) != (theirs is None) or (mine is not None and not torch.equal(mine, theirs)):
                 return False
@@ -102,7 +102,7 @@ def test_what_is_damaged_is_rebuilt_and_said(
     damaged = {
         "cut": content[: len(content) // 2],
         "foreign": b"PK\x03\x04 no tensors",
-        "version": content.replace(b'"format":"1"', b'"format":"0"'),
+        "version": content.replace(b'"format":"2"', b'"format":"0"'),
         "entry": content.replace(b"gradient_samples", b"gradient_simples"),
     }[damage]
     assert damaged != content

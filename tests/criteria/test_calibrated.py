@@ -288,7 +288,7 @@ def test_moments_too_large_to_collect_leave_variances(
     name: str, groups: Mapping[str, ChannelGroup], context: CriterionContext, calibration: Calibration, net: Net
 ) -> None:
     layer = calibration.layers["fc.weight"]
-    layers = {**calibration.layers, "fc.weight": replace(layer, second=None)}
+    layers = {**calibration.layers, "fc.weight": replace(layer, covariance=None)}
     without = CriterionContext(context.parameters, 0, replace(calibration, layers=layers))
     scores = criteria[name](without, groups["hidden"]).numpy()
     variance = layer.channel_variance[0].double().numpy()
