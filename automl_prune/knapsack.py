@@ -71,4 +71,5 @@ def _parts(costs: NDArray[np.float64], part: float, bins: int) -> NDArray[np.int
     """Costs in whole parts, rounded up; more than ``bins`` stands for too much."""
     if part == 0:
         return np.where(costs <= 0, 0, bins + 1)
-    return np.minimum(np.ceil(costs / part - 1e-9), bins + 1).astype(np.int64)
+    with np.errstate(over="ignore"):  # infinitely many parts of next to nothing are too much
+        return np.minimum(np.ceil(costs / part - 1e-9), bins + 1).astype(np.int64)

@@ -57,3 +57,8 @@ def test_coarse_parts_keep_the_budget_and_lose_at_most_a_part_for_each_row(
     smaller = by_hand(problem, budget - len(problem) * (budget - least) / bins)
     found = sum(row.errors[pick] for row, pick in zip(problem, picks, strict=True))
     assert smaller is None or found <= smaller + 1e-9
+
+
+def test_next_to_no_budget_affords_only_what_is_free() -> None:
+    rows = [Row(np.array([0.0, 1.0]), np.array([1.0, 0.0]))]
+    assert choose(rows, 2.2250738585072014e-308, bins=4) == (0,)
