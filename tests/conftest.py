@@ -18,8 +18,8 @@ from automl_prune.tasks import Task, tasks
 from automl_prune.tasks.classification import Classification
 from automl_prune.tasks.tensors import TensorImages
 
-# A slow machine is no failure: nothing here asserts on time. In CI every run tries the same examples, so that what lands
-# does not hang on a draw; elsewhere each run looks further.
+# A slow machine is no failure: nothing here asserts on time. In CI every run tries the same examples, so that what
+# lands does not hang on a draw; elsewhere each run looks further.
 settings.register_profile(
     "patient", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize="CI" in os.environ
 )
