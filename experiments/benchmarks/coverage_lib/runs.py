@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from automl_prune.channels.provenance import short_path
+
 Report = Callable[[dict[str, Any]], None]
 """Takes new facts; what was reported before a crash or a timeout is kept."""
 
@@ -101,7 +103,7 @@ def _child(action: Callable[[Report], None], path: Path, limits: Limits) -> None
             action(report)
         except BaseException as error:  # whatever a model or a tool raises is the finding
             frames = traceback.extract_tb(error.__traceback__)
-            where = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+            where = f"{short_path(frames[-1].filename)}:{frames[-1].lineno}" if frames else ""
             report({"error": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}", "where": where})
             file.close()
             os._exit(1)
