@@ -113,16 +113,20 @@ class _Covariances:
         self.wide = self.statistics.covariance is None
 
     def of(self, part: int) -> torch.Tensor:
-        """Of one part, shape (n, n), float64."""
+        """Of one part, shape (n, n), float64; a copy."""
         assert self.statistics.covariance is not None  # not wide
-        return self.statistics.covariance[part].double()
+        return self.statistics.covariance[part].to(torch.float64, copy=True)
 
     def damped_inverse(self, part: int) -> torch.Tensor:
         """The inverse, restricted to the group's columns, in their order."""
-        covariance = self.of(part)
-        diagonal = covariance.diagonal()
+        matrix = self.of(part)
+        diagonal = matrix.diagonal()
         diagonal += (DAMPING * diagonal.mean()).clamp(min=torch.finfo(torch.float64).tiny)
-        inverse = torch.cholesky_inverse(torch.linalg.cholesky(covariance))
+        torch.linalg.cholesky(matrix, out=matrix)  # in place: wide layers' matrices take hundreds of megabytes
+        inverse = torch.cholesky_inverse(matrix)
+        del matrix
+        if torch.equal(self.columns, torch.arange(len(inverse))):
+            return inverse
         return inverse[self.columns][:, self.columns]
 
     def output_variance(self) -> float:
