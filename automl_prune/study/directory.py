@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from automl_prune.study.storage import JOURNAL
+from automl_prune.study.journal import JOURNAL
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import functools
-import os
 import random
 import re
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,22 +14,19 @@ from typing import Any, Final, TypeVar, cast
 
 import optuna
 from optuna.exceptions import StorageInternalError
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage, get_storage
-from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
+from optuna.storages import BaseStorage, RDBStorage, get_storage
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from automl_prune.errors import StudyError
+from automl_prune.study.journal import JOURNAL, open_journal
 
 T = TypeVar("T")
 
-JOURNAL: Final = "study.journal"
 PATIENCE: Final = 120.0
 """Seconds for which a storage that fails is tried again before the study gives up."""
 
-# A write to the journal takes milliseconds; a lock this old was left by a process that was killed with it.
-_LOCK_GRACE: Final = 10
 _TRANSIENT = (StorageInternalError, DBAPIError, PoolTimeoutError, OSError)
 _SECRETS = re.compile(r"((?:password|passwd|pwd|token|secret)=)[^&\s]*", re.IGNORECASE)
 
@@ -62,83 +57,10 @@ def open_storage(url: str | None, directory: Path) -> StudyStorage:
         StudyError: The storage cannot be opened; passwords are left out of the message.
     """
     if url is None:
-        return _open_journal(directory.resolve() / JOURNAL)
+        path = directory.resolve() / JOURNAL
+        journal, notices = open_journal(path)
+        return StudyStorage(retrying(journal, str(path)), str(path), tuple(notices))
     return _open_database(url)
-
-
-def _open_journal(path: Path) -> StudyStorage:
-    # An absolute path: with a relative one Optuna's lock waits for ever once its holder was killed.
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = _RepairingLock(path)
-        backend = JournalFileBackend(str(path), lock_obj=lock)
-        lock.acquire()
-        lock.release()
-        storage = JournalStorage(backend)
-    except OSError as error:
-        raise StudyError(f"the study's journal {path} cannot be opened ({error}); choose another --run-dir") from error
-    except (ValueError, KeyError) as error:
-        raise StudyError(
-            f"the study's journal {path} is damaged ({error}); restore it from a backup or choose another --run-dir"
-        ) from error
-    return StudyStorage(retrying(storage, str(path)), str(path), tuple(lock.notices))
-
-
-class _RepairingLock(JournalFileSymlinkLock):
-    """Optuna's lock, which also cuts off a torn last line before its holder appends to it.
-
-    A process killed in the middle of a write leaves half a line; whatever is appended to it makes the whole
-    file unreadable for everyone. So the check belongs under the lock, before every append.
-    """
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(str(path), grace_period=_LOCK_GRACE)
-        self._path = path
-        self.notices: list[str] = []
-
-    def acquire(self) -> bool:
-        taken = super().acquire()
-        try:
-            notice = cut_torn_line(self._path)
-        except BaseException:
-            self.release()
-            raise
-        if notice:
-            self.notices.append(notice)
-        return taken
-
-
-def cut_torn_line(path: Path) -> str | None:
-    """Cut a journal back to its last complete line, keeping a copy; the caller holds the journal's lock.
-
-    Returns:
-        What was done, or None when there was nothing to do.
-    """
-    with path.open("r+b") as file:
-        size = file.seek(0, os.SEEK_END)
-        if size == 0:
-            return None
-        file.seek(size - 1)
-        if file.read(1) == b"\n":
-            return None
-        end = _last_newline(file.fileno(), size)
-        copy = path.with_name(f"{path.name}.torn-{time.time_ns()}")
-        shutil.copyfile(path, copy)
-        file.truncate(end)
-        os.fsync(file.fileno())
-    return f"the last line of {path} was torn ({size - end} bytes): cut off, the file as it was is {copy.name}"
-
-
-def _last_newline(descriptor: int, size: int) -> int:
-    """Offset just after the last newline before ``size``; 0 when there is none."""
-    end = size
-    while end > 0:
-        start = max(0, end - 65536)
-        position = os.pread(descriptor, end - start, start).rfind(b"\n")
-        if position >= 0:
-            return start + position + 1
-        end = start
-    return 0
 
 
 def _open_database(url: str) -> StudyStorage:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import random
 import signal
-import time
 from collections import Counter
-from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -17,41 +14,19 @@ import pytest
 from automl_prune.study.record import StudyRecord
 from automl_prune.study.runner import read_study, run_study
 from automl_prune.study.storage import open_storage
+from tests.study import processes
+from tests.study.processes import kill, wait_for_end, wait_until
 from tests.study.synthetic import evaluate, outcome, propose, spec, work
-
-# Real processes, forked from one that has imported everything: a start takes milliseconds instead of seconds.
-FORKSERVER = multiprocessing.get_context("forkserver")
-FORKSERVER.set_forkserver_preload(["tests.study.synthetic"])
 
 
 def start(directory: Path, requested: int, **options: float) -> BaseProcess:
-    process = FORKSERVER.Process(target=work, args=(directory, requested), kwargs=options, daemon=True)
-    process.start()
-    return process
+    return processes.start(work, directory, requested, **options)
 
 
 def lines(directory: Path, kind: str, file: str = "log") -> list[str]:
     path = directory / file
     found = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     return [line for line in found if line.startswith(kind)]
-
-
-def wait_until(condition: Callable[[], bool], process: BaseProcess) -> None:
-    deadline = time.monotonic() + 120
-    while not condition():
-        assert process.is_alive(), f"the worker ended with {process.exitcode}"
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
-def wait_for_end(process: BaseProcess, exitcode: int = 0) -> None:
-    process.join(120)
-    assert process.exitcode == exitcode
-
-
-def kill(process: BaseProcess) -> None:
-    process.kill()
-    wait_for_end(process, -signal.SIGKILL)
 
 
 def check_exact(record: StudyRecord, directory: Path, requested: int) -> None:
@@ -155,7 +130,7 @@ def test_torn_journal_is_repaired_and_the_study_goes_on(cut: int, tmp_path: Path
     (notice,) = storage.notices
     (copy,) = tmp_path.glob("study.journal.torn-*")
     assert copy.name in notice
-    assert copy.read_bytes() == whole[:-cut]
+    assert copy.read_bytes() == last[:-cut]
     assert journal.read_bytes() == whole[: -len(last)]
     record = run_study(spec(7), storage, propose, evaluate)  # the last trial's end was lost, and with it the trial
     assert [(trial.state, trial.attempt) for trial in record.trials[3:6]] == [("complete", n) for n in (1, 2, 1)]

@@ -1,4 +1,4 @@
-"""Opening storages: bad URLs, secrets, failures that pass, torn files while others write."""
+"""Opening storages: bad URLs, secrets, failures that pass."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from optuna.storages import InMemoryStorage
 from optuna.study import StudyDirection
 
 from automl_prune.errors import StudyError
-from automl_prune.study import storage as module
 from automl_prune.study.runner import read_study, run_study
-from automl_prune.study.storage import cut_torn_line, open_storage, retrying
+from automl_prune.study.storage import open_storage, retrying
 from tests.study.synthetic import evaluate, propose, spec
 
 
@@ -78,40 +77,6 @@ def test_unusable_url_is_refused_without_its_password(url: str, expected: str, t
     assert caught.value.__cause__ is None, "a traceback must not show it either"
 
 
-def test_damaged_journal_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "study.journal").write_bytes(b"\x00\x00 not json\n{}\n")
-    with pytest.raises(StudyError, match=r"study\.journal is damaged"):
-        open_storage(None, tmp_path)
-
-
 def test_relative_directory_becomes_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert open_storage(None, Path("run")).location == str(tmp_path / "run" / "study.journal")
-
-
-def test_line_torn_while_others_write_is_cut_before_the_next_append(tmp_path: Path) -> None:
-    writer, reader = open_storage(None, tmp_path), open_storage(None, tmp_path)
-    study = writer.backend.create_new_study([StudyDirection.MINIMIZE], "one")
-    with (tmp_path / "study.journal").open("ab") as file:
-        file.write(b'{"op_code":4,"worker_i')  # another worker was killed in the middle of this
-    writer.backend.set_study_user_attr(study, "key", "value")
-    assert reader.backend.get_study_user_attrs(study) == {"key": "value"}
-    assert len(list(tmp_path.glob("*.torn-*"))) == 1
-
-
-@pytest.mark.parametrize(
-    ("content", "kept"),
-    [(b"", b""), (b"a\n", b"a\n"), (b"a\nb", b"a\n"), (b"torn", b""), (b"a\n" + b"x" * 200000, b"a\n")],
-)
-def test_cut_torn_line(content: bytes, kept: bytes, tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    path.write_bytes(content)
-    assert (cut_torn_line(path) is None) == (content == kept)
-    assert path.read_bytes() == kept
-
-
-def test_lock_of_a_killed_process_is_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_LOCK_GRACE", 3)
-    (tmp_path / "study.journal").touch()
-    (tmp_path / "study.journal.lock").symlink_to(tmp_path / "study.journal")  # how Optuna's lock is held
-    assert open_storage(None, tmp_path).backend.get_all_studies() == []
