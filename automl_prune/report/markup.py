@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
+from automl_prune.report.words import ABSENT
+
 
 def text(value: object) -> str:
     """Any value as escaped text, safe in content and in quoted attributes."""
@@ -54,6 +56,13 @@ class Cell:
         key = "" if self.key is None else f' data-value="{text(self.key)}"'
         scope = ' scope="row"' if tag == "th" else ""
         return f"<{tag}{scope}{_class(self.kind)}{key}>{text(self.shown)}</{tag}>"
+
+
+def number(value: float | None, shown: str | None = None) -> Cell:
+    """A number's cell: sorted by its full precision; an absent one is a dash and sorts last."""
+    if value is None:
+        return Cell(ABSENT, "", "number")
+    return Cell(f"{value:,}".replace(",", " ") if shown is None else shown, value, "number")
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from automl_prune.files import write_text
-from automl_prune.report import sections
 from automl_prune.report.data import ReportData, collect
 from automl_prune.report.document import document
+from automl_prune.report.markup import section
+from automl_prune.report.sections import ORDER
 from automl_prune.study.record import StudyRecord
 
 
@@ -27,5 +28,5 @@ def build_report(record: StudyRecord, path: Path) -> Path:
 
 def render(data: ReportData) -> str:
     """The whole page as text."""
-    parts = {identifier: (title, section(data)) for identifier, title, section in sections.ORDER}
+    parts = {part.identifier: (part.title, section(part.identifier, part.title, part.render(data))) for part in ORDER}
     return document(data.context.name, f"Pruning report: {data.context.name}", data.progress, parts)

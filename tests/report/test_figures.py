@@ -8,8 +8,11 @@ from typing import Any
 import pytest
 
 from automl_prune.candidate import Candidate, GroupChoice
-from automl_prune.report import figures
-from automl_prune.report.data import History, ReportData, collect
+from automl_prune.report.data import ReportData, collect
+from automl_prune.report.sections.finalists import finalists_figure
+from automl_prune.report.sections.history import History, growth, history_figure
+from automl_prune.report.sections.search import score_view, search_figure
+from automl_prune.report.sections.widths import widths_figure
 from automl_prune.report.table import FrontRow
 from automl_prune.study.record import StudyRecord
 
@@ -38,14 +41,14 @@ def test_search_figure_draws_every_completed_trial_once(make_record: MakeRecord,
     expected = sorted(
         (e.costs["macs"].value, scale * e.score.value) for trial in record.trials if (e := trial.evaluation)
     )
-    drawn = sorted((x, y) for name, x, y in marks(figures.search_figure(data_of(record))) if name != "dense model")
+    drawn = sorted((x, y) for name, x, y in marks(search_figure(data_of(record))) if name != "dense model")
     assert drawn == expected
 
 
 def test_baselines_infeasible_and_front_are_apart(make_record: MakeRecord) -> None:
     record = make_record()
     data = data_of(record)
-    figure = figures.search_figure(data)
+    figure = search_figure(data)
     by_name = {trace.name: trace for trace in figure.data}
     assert list(by_name["over budget"].x) == [
         t.evaluation.costs["macs"].value for t in record.trials if t.evaluation and not t.feasible
@@ -61,7 +64,7 @@ def test_baselines_infeasible_and_front_are_apart(make_record: MakeRecord) -> No
 def test_finalists_figure_equals_the_record(make_record: MakeRecord) -> None:
     data = data_of(make_record())
     rows = rows_of(data.finalists)
-    figure = figures.finalists_figure(data, rows)
+    figure = finalists_figure(data, rows)
     drawn = {
         (x, y, bar)
         for trace in figure.data
@@ -78,7 +81,7 @@ def test_finalists_figure_equals_the_record(make_record: MakeRecord) -> None:
 
 def test_unknown_intervals_have_no_bars(make_record: MakeRecord) -> None:
     data = data_of(make_record(seeds=1, standard_errors=False))
-    figure = figures.finalists_figure(data, rows_of(data.finalists))
+    figure = finalists_figure(data, rows_of(data.finalists))
     bars = [bar for trace in figure.data if trace.mode == "markers" for bar in trace.error_y.array]
     assert bars
     assert set(bars) == {None}
@@ -87,7 +90,7 @@ def test_unknown_intervals_have_no_bars(make_record: MakeRecord) -> None:
 def test_heat_map_holds_kept_fractions_in_network_order(make_record: MakeRecord) -> None:
     data = data_of(make_record())
     rows = rows_of(data.front)
-    (heat,) = figures.widths_figure(data, rows).data
+    (heat,) = widths_figure(data, rows).data
     assert list(heat.x) == list(data.context.group_widths)
     for row, fractions, counts in zip(rows, heat.z, heat.text, strict=True):
         assert list(counts) == [row.candidate.widths[name] for name in data.context.group_widths]
@@ -99,46 +102,48 @@ def test_heat_map_holds_kept_fractions_in_network_order(make_record: MakeRecord)
 def test_groups_a_candidate_leaves_out_keep_everything(make_record: MakeRecord) -> None:
     data = data_of(make_record(finalists=0))
     row = replace(rows_of(data.front)[0], candidate=Candidate({"conv1": GroupChoice(3, "l1")}))
-    (heat,) = figures.widths_figure(data, [row]).data
+    (heat,) = widths_figure(data, [row]).data
     assert list(heat.text[0]) == [3, *list(data.context.group_widths.values())[1:]]
 
 
 def test_history_figure_equals_the_history(make_record: MakeRecord) -> None:
     data = data_of(make_record())
-    assert isinstance(data.history, History)
-    line, _, level = figures.history_figure(data, data.history).data
-    assert list(line.y) == [100 * value for value in data.history.values]
-    assert list(line.x) == list(data.history.trials)
-    assert data.history.baselines is not None
-    assert set(level.y) == {100 * data.history.baselines}
+    history = growth(data.record, data.search_front)
+    assert isinstance(history, History)
+    line, _, level = history_figure(history).data
+    assert list(line.y) == [100 * value for value in history.values]
+    assert list(line.x) == list(history.trials)
+    assert history.baselines is not None
+    assert set(level.y) == {100 * history.baselines}
 
 
 def test_every_axis_has_a_title_and_the_score_its_unit(make_record: MakeRecord) -> None:
     data = data_of(make_record())
-    assert isinstance(data.history, History)
-    search = figures.search_figure(data)
-    for figure in (search, figures.finalists_figure(data, rows_of(data.finalists))):
+    history = growth(data.record, data.search_front)
+    assert isinstance(history, History)
+    search = search_figure(data)
+    for figure in (search, finalists_figure(data, rows_of(data.finalists))):
         assert "[MACs]" in figure.layout.xaxis.title.text
         assert "[%]" in figure.layout.yaxis.title.text
-    history = figures.history_figure(data, data.history)
-    assert history.layout.xaxis.title.text
-    assert history.layout.yaxis.title.text
-    assert "lower is better" in figures.search_figure(data_of(make_record(regression=True))).layout.yaxis.title.text
+    grown = history_figure(history)
+    assert grown.layout.xaxis.title.text
+    assert grown.layout.yaxis.title.text
+    assert "lower is better" in search_figure(data_of(make_record(regression=True))).layout.yaxis.title.text
 
 
 def test_collapsed_trials_do_not_flatten_the_view(make_record: MakeRecord) -> None:
     data = data_of(make_record())
-    view = figures.score_view(data)
+    view = score_view(data)
     assert view is not None
     assert view[0] > 0.31, "trial 30 scores 31 %"
     assert all(view[0] < point.score < view[1] for point in data.search_front.points)
     steady = [t for t in make_record().trials if t.number != 30]
-    assert figures.score_view(data_of(replace(make_record(), trials=tuple(steady)))) is None
+    assert score_view(data_of(replace(make_record(), trials=tuple(steady)))) is None
 
 
 def test_hover_names_everything(make_record: MakeRecord) -> None:
     data = data_of(make_record())
-    texts = [t for trace in figures.search_figure(data).data if trace.text for t in trace.text]
+    texts = [t for trace in search_figure(data).data if trace.text for t in trace.text]
     (seven,) = (text for text in texts if "trial 7<" in text)
     for word in ("accuracy", "MACs", "parameters", "criterion", "widths"):
         assert word in seven
@@ -148,5 +153,5 @@ def test_hover_names_everything(make_record: MakeRecord) -> None:
 def test_hostile_names_are_no_markup(make_record: MakeRecord) -> None:
     record = make_record()
     trials = tuple(replace(trial, origin="<a href='javascript:1'>x</a>") for trial in record.trials)
-    text = figures.search_figure(data_of(replace(record, trials=trials))).to_json()
+    text = search_figure(data_of(replace(record, trials=trials))).to_json()
     assert "<a" not in text.replace("\\u003c", "<")

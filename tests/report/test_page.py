@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from plotly.offline import get_plotlyjs
 
-from automl_prune.report import build_report, sections
+from automl_prune.report import build_report
+from automl_prune.report.sections import ORDER
 from automl_prune.study.record import StudyRecord
 
 MakeRecord = Callable[..., StudyRecord]
@@ -70,7 +71,7 @@ def built(record: StudyRecord, folder: Path) -> tuple[str, Page]:
 def test_every_section_is_there_and_nothing_is_fetched(make_record: MakeRecord, tmp_path: Path, case: str) -> None:
     text, page = built(make_record(**CASES[case]), tmp_path)
     assert text.startswith("<!DOCTYPE html>")
-    identifiers = [identifier for identifier, _, _ in sections.ORDER]
+    identifiers = [part.identifier for part in ORDER]
     assert [i for i in page.ids if i in identifiers] == identifiers
     assert len(page.ids) == len(set(page.ids))
     links = [attributes["href"] for tag, attributes in page.tags if tag == "a"]
