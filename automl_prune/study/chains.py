@@ -15,7 +15,6 @@ from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
 from automl_prune.study.codec import (
-    ATTEMPT,
     CANDIDATE,
     DROPPED,
     HANDED_BACK,
@@ -56,6 +55,16 @@ class Chain:
         return equals[-1] if best == order["lost"] else equals[0]
 
     @property
+    def deaths(self) -> tuple[FrozenTrial, ...]:
+        """The attempts that ended with their worker; those handed back are none."""
+        return tuple(t for t in self.attempts if _state_of(t) == "lost" and HANDED_BACK not in t.user_attrs)
+
+    @property
+    def attempt(self) -> int:
+        """Which attempt the current one is, from 1; what was handed back does not count."""
+        return 1 + sum(trial.number < self.current.number for trial in self.deaths)
+
+    @property
     def finished(self) -> bool:
         """Complete or finally failed."""
         return self.state in ("complete", "failed")
@@ -72,7 +81,6 @@ class Chain:
         attributes = {
             ORIGIN: lost.user_attrs.get(ORIGIN, SEARCH),
             ROOT: self.attempts[0].number,
-            ATTEMPT: lost.user_attrs.get(ATTEMPT, 1) + (HANDED_BACK not in lost.user_attrs),
             RETRY_OF: lost.number,
         }
         if CANDIDATE in lost.user_attrs:

@@ -23,7 +23,6 @@ BEAT: Final = "beat"
 ORIGIN: Final = "origin"
 CANDIDATE: Final = "candidate"
 ROOT: Final = "root"
-ATTEMPT: Final = "attempt"
 RETRY_OF: Final = "retry_of"
 REASON: Final = "reason"
 DROPPED: Final = "dropped"
@@ -100,13 +99,16 @@ def evaluation_of(trial: FrozenTrial) -> Evaluation:
         ) from error
 
 
-def trial_record(index: int, trial: FrozenTrial, state: TrialState, limits: Mapping[str, float]) -> TrialRecord:
+def trial_record(
+    index: int, trial: FrozenTrial, state: TrialState, attempt: int, limits: Mapping[str, float]
+) -> TrialRecord:
     """What the study knows of one point.
 
     Args:
         index: Its place in the study.
         trial: The attempt that decides its state.
         state: Its state.
+        attempt: Which attempt it is, from 1.
         limits: Absolute upper bound of every budgeted cost.
     """
     evaluation = evaluation_of(trial) if state == "complete" else None
@@ -121,7 +123,7 @@ def trial_record(index: int, trial: FrozenTrial, state: TrialState, limits: Mapp
         feasible=is_feasible(evaluation, limits) if evaluation else None,
         started=_aware(trial.datetime_start) if state != "waiting" else None,
         finished=_aware(trial.datetime_complete) if state in ("complete", "failed") else None,
-        attempt=attributes.get(ATTEMPT, 1),
+        attempt=attempt,
         reused_from=attributes.get(REUSED_FROM) if state == "complete" else None,
     )
 

@@ -3,7 +3,8 @@
 A worker signs each trial it takes with its ``Owner`` and renews the trial's ``beat`` from a thread. An observer on
 the same host sees at once when the process is gone; from elsewhere, or when nothing can be known, a beat that
 stays unchanged for a lease, measured on the observer's own monotonic clock, means the same. Clocks of different
-machines are never compared.
+machines are never compared, and time in which the observer could not look does not count: after an outage of the
+storage everyone gets the chance to give a sign.
 """
 
 from __future__ import annotations
@@ -99,7 +100,7 @@ class Watch:
     def __init__(self, lease: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._lease = lease
         self._clock = clock
-        self._seen: dict[int, tuple[object, float]] = {}
+        self._seen: dict[int, tuple[object, float, float]] = {}  # by trial: last sign, seconds of silence, last look
 
     def is_stale(self, trial: FrozenTrial) -> bool:
         """Whether a running trial has lost its worker."""
@@ -107,11 +108,11 @@ class Watch:
         if owner is not None and owner.is_gone():
             return True
         sign = (owner, trial.user_attrs.get(BEAT))
-        known, since = self._seen.get(trial.number, (None, 0.0))
-        if known != sign:
-            self._seen[trial.number] = (sign, self._clock())
-            return False
-        return self._clock() - since >= self._lease
+        now = self._clock()
+        known, silence, looked = self._seen.get(trial.number, (None, 0.0, now))
+        silence = silence + min(now - looked, self._lease / 3) if known == sign else 0.0
+        self._seen[trial.number] = (sign, silence, now)
+        return silence >= self._lease
 
 
 class Beat:

@@ -12,7 +12,6 @@ from optuna.trial import TrialState as OptunaState
 from automl_prune.errors import StudyError
 from automl_prune.study.baselines import affordable
 from automl_prune.study.codec import (
-    ATTEMPT,
     CANDIDATE,
     CONTEXT,
     FINALIST,
@@ -100,7 +99,7 @@ def _enqueue_baselines(spec: StudySpec, ledger: Ledger) -> None:
         if baseline.origin in known:
             continue
         try:
-            attributes: dict[str, Any] = {ORIGIN: baseline.origin, ATTEMPT: 1}
+            attributes: dict[str, Any] = {ORIGIN: baseline.origin}
             if baseline.candidate is not None:
                 attributes[CANDIDATE] = baseline.candidate.to_json()
             ledger.enqueue(template(OptunaState.WAITING, baseline.point, space, attributes))
@@ -156,7 +155,7 @@ def read_study(storage: StudyStorage, name: str | None = None) -> StudyRecord:
     trials = []
     for chain in ledger.chains()[:requested]:
         state: TrialState = "waiting" if chain.state == "lost" else chain.state
-        trials.append(trial_record(chain.index, chain.current, state, context.limits))
+        trials.append(trial_record(chain.index, chain.current, state, chain.attempt, context.limits))
     return StudyRecord(context, tuple(trials), decode_finalists(attributes), requested)
 
 

@@ -6,7 +6,7 @@ A stored trial is one attempt at one point. Its states, and what leads from one 
       (enqueue) ─► WAITING ──────────┐        ┌──────────────► COMPLETE            final
           ▲                          ▼        │  fail, reason
           │        (propose) ─────► RUNNING ──┼──────────────► FAIL with `reason`  final
-          │                                   │  reap: the owner is gone
+          │                                   │  reap: the owner is gone (the third time: fail)
           │ add a successor                   │  hand back: the owner was interrupted
           └─────────────────────── FAIL, lost ◄
                                               │  drop: not admitted
@@ -34,6 +34,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
+from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
 from automl_prune.candidate import Candidate
@@ -44,7 +45,6 @@ from automl_prune.space import Parameter
 from automl_prune.study.baselines import Baseline
 from automl_prune.study.chains import Chain, chains_of
 from automl_prune.study.codec import (
-    ATTEMPT,
     BEAT,
     CANDIDATE,
     DROPPED,
@@ -94,6 +94,7 @@ class StudySpec:
         worker: Number of this worker among those of the study; it varies what the strategy proposes, so that
             two workers that ask at one moment get different points.
         lease: Seconds without a sign of life after which a worker on another machine counts as gone.
+        attempts: How often a point is tried in all when it takes its worker with it; then it is set aside, failed.
         network: What is known of the layers behind a parameter, by its name, each number in [0, 1] and the first
             the share of the dense model's cost; for strategies that learn from it.
     """
@@ -108,6 +109,7 @@ class StudySpec:
     baselines: tuple[Baseline, ...] = ()
     worker: int = 0
     lease: float = 60.0
+    attempts: int = 3
     network: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
 
@@ -210,15 +212,31 @@ class Worker:
     def _tidy(self) -> Sequence[Chain]:
         """Reap what lost its worker, add the missing successors, and return the points that are asked for."""
         trials = self._ledger.trials()
-        stale = [t for t in trials if t.state == OptunaState.RUNNING and self._watch.is_stale(t)]
+        all_chains = chains_of(trials)
+        stale = [t for t in trials if t.state == OptunaState.RUNNING and self._is_abandoned(t)]
         for trial in stale:
-            self._ledger.fail(trial_id(trial))
-        chains = (self._ledger.chains() if stale else chains_of(trials))[: self._spec.requested]
+            self._reap(trial, next((chain for chain in all_chains if trial in chain.attempts), None))
+        chains = (self._ledger.chains() if stale else all_chains)[: self._spec.requested]
         lost = [chain for chain in chains if chain.state == "lost"]
         for chain in lost:
             self._ledger.add(chain.successor())
             self._tell("lost", chains, chain.index, "its worker is gone, or it was interrupted; it is tried again")
         return self._ledger.chains()[: self._spec.requested] if lost else chains
+
+    def _is_abandoned(self, trial: FrozenTrial) -> bool:
+        # A worker between two trials has none: its own is one it stored without hearing so, in a storage that failed.
+        return trial.user_attrs.get(OWNER) == self._owner or self._watch.is_stale(trial)
+
+    def _reap(self, trial: FrozenTrial, chain: Chain | None) -> None:
+        """Finish a running trial that nobody works on: lost, or failed when its point has cost too many workers."""
+        if trial.user_attrs.get(OWNER) == self._owner:
+            self._ledger.fail(trial_id(trial), **{HANDED_BACK: True})
+        elif chain is None or len(chain.deaths) + 1 < self._spec.attempts:
+            self._ledger.fail(trial_id(trial))
+        else:
+            reason = _cause_of_death([*chain.deaths, trial])
+            self._ledger.fail(trial_id(trial), **{REASON: reason})
+            self._tell("failed", self._ledger.chains(), chain.index, reason)
 
     def _claim(self, chains: Sequence[Chain]) -> _Claim | None:
         """A waiting trial, baselines and second attempts, the lowest number first."""
@@ -237,7 +255,7 @@ class Worker:
             return None
         seed = derive_seed(self._spec.seed, "strategy", self._spec.worker, len(chains))
         point = self._proposer.propose(chains, seed)
-        attributes = {OWNER: self._owner, ORIGIN: SEARCH, ATTEMPT: 1}
+        attributes = {OWNER: self._owner, ORIGIN: SEARCH}
         return self._admit(self._ledger.add(template(OptunaState.RUNNING, point, self._space, attributes)))
 
     def _admit(self, taken: int) -> _Claim | None:
@@ -331,6 +349,15 @@ class Worker:
     ) -> None:
         requested = self._spec.requested
         self._on_event(Event(kind, _finished(chains[:requested]), requested, trial, message, evaluation))
+
+
+def _cause_of_death(attempts: Sequence[FrozenTrial]) -> str:
+    owners = [Owner.from_json(trial.user_attrs.get(OWNER)) for trial in attempts]
+    known = ", ".join(f"process {owner.pid} on {owner.host}" for owner in owners if owner)
+    return (
+        f"its worker died {len(attempts)} times ({known}), so it is set aside; when it was out of memory, the "
+        "system's log says so (dmesg): lower data.batch_size"
+    )
 
 
 def _finished(chains: Sequence[Chain]) -> int:

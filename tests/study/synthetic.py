@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import signal
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 from automl_prune.candidate import Candidate, GroupChoice
 from automl_prune.costs import Cost
 from automl_prune.evaluation.record import Evaluation
+from automl_prune.seeding import derive_seed
 from automl_prune.space import ChoiceParameter, FloatParameter
 from automl_prune.study.baselines import Make, at_several_costs
 from automl_prune.study.record import Point, StudyContext, StudyRecord
@@ -53,7 +55,15 @@ def uniform_point(criterion: str, target: float, count: int = 4) -> Point:
     return {"target_cost": target, "criterion": criterion, **{f"residual/{group}": 0.0 for group in groups(count)}}
 
 
-def spec(requested: int, *, count: int = 4, worker: int = 0, lease: float = 60.0, strategy: str = "tpe") -> StudySpec:
+def spec(
+    requested: int,
+    *,
+    count: int = 4,
+    worker: int = 0,
+    lease: float = 60.0,
+    attempts: int = 3,
+    strategy: str = "tpe",
+) -> StudySpec:
     kinds: dict[str, Make] = {
         f"uniform {name}": lambda share, name=name: (uniform_point(name, share, count), None)  # type: ignore[misc]
         for name in ("l1", "l2")
@@ -70,6 +80,7 @@ def spec(requested: int, *, count: int = 4, worker: int = 0, lease: float = 60.0
         baselines=baselines,
         worker=worker,
         lease=lease,
+        attempts=attempts,
     )
 
 
@@ -122,8 +133,18 @@ def outcome(record: StudyRecord) -> list[Mapping[str, object]]:
     return rows
 
 
-def work(directory: Path, requested: int, seconds: float = 0.0, lease: float = 60.0, worker: int = 0) -> None:
-    """One worker process. Each evaluation leaves a line ``start <digest> <seed>`` and at its end ``end ...`` in
+def work(
+    directory: Path,
+    requested: int,
+    *,
+    seconds: float = 0.0,
+    lease: float = 60.0,
+    worker: int = 0,
+    attempts: int = 3,
+    poison: int | None = None,
+    url: str | None = None,
+) -> None:
+    """One worker process, which the trial ``poison`` kills like the system's out-of-memory killer. Each evaluation leaves a line ``start <digest> <seed>`` and at its end ``end ...`` in
     ``directory/log``, each event a line ``<kind> <trial>`` in ``directory/events``."""
 
     def note(file: str, line: str) -> None:
@@ -132,14 +153,16 @@ def work(directory: Path, requested: int, seconds: float = 0.0, lease: float = 6
 
     def slow(candidate: Candidate, seed: int) -> Evaluation:
         note("log", f"start {candidate.digest} {seed}")
+        if poison is not None and seed == derive_seed(7, "evaluation", poison):
+            os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(seconds)
         evaluation = evaluate(candidate, seed)
         note("log", f"end {candidate.digest} {seed}")
         return evaluation
 
     run_study(
-        spec(requested, worker=worker, lease=lease),
-        open_storage(None, directory),
+        spec(requested, worker=worker, lease=lease, attempts=attempts),
+        open_storage(url, directory),
         propose,
         slow,
         lambda event: note("events", f"{event.kind} {event.trial}"),

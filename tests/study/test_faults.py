@@ -135,3 +135,17 @@ def test_torn_journal_is_repaired_and_the_study_goes_on(cut: int, tmp_path: Path
     record = run_study(spec(7), storage, propose, evaluate)  # the last trial's end was lost, and with it the trial
     assert [(trial.state, trial.attempt) for trial in record.trials[3:6]] == [("complete", n) for n in (1, 2, 1)]
     assert len(record.trials) == 7
+
+
+@pytest.mark.parametrize("attempts", [1, 3])
+def test_trial_that_kills_its_workers_is_set_aside(attempts: int, tmp_path: Path) -> None:
+    for _ in range(attempts):
+        wait_for_end(start(tmp_path, 8, poison=2, attempts=attempts), -signal.SIGKILL)
+    wait_for_end(start(tmp_path, 8, poison=2, attempts=attempts))
+    record = read_study(open_storage(None, tmp_path))
+    assert [trial.state for trial in record.trials] == ["complete"] * 2 + ["failed"] + ["complete"] * 5
+    reason = record.trials[2].reason
+    assert reason
+    assert f"its worker died {attempts} times (process " in reason
+    assert record.trials[2].attempt == attempts
+    assert lines(tmp_path, "failed", "events") == ["failed 2"]

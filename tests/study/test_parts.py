@@ -40,16 +40,16 @@ def test_chains_join_attempts_and_leave_out_what_was_dropped() -> None:
             trial(1, FAIL, reason="nan"),
             trial(2, FAIL, dropped="enough"),
             trial(3, COMPLETE),
-            trial(4, RUNNING, root=0, attempt=2),
-            trial(5, WAITING, root=0, attempt=2),  # two workers saw that 0 was lost
+            trial(4, RUNNING, root=0),
+            trial(5, WAITING, root=0),  # two workers saw that 0 was lost
             trial(6, FAIL),
         ]
     )
-    assert [(c.index, c.state, c.current.number) for c in chains] == [
-        (0, "running", 4),
-        (1, "failed", 1),
-        (2, "complete", 3),
-        (3, "lost", 6),
+    assert [(c.index, c.state, c.current.number, c.attempt) for c in chains] == [
+        (0, "running", 4, 2),
+        (1, "failed", 1, 1),
+        (2, "complete", 3, 1),
+        (3, "lost", 6, 1),
     ]
     first = chains[0]
     assert first.accepts(first.attempts[1])
@@ -62,12 +62,24 @@ def test_baseline_that_two_processes_enqueued_is_one_point() -> None:
     assert [attempt.number for attempt in chain.attempts] == [0, 1]
 
 
-@pytest.mark.parametrize(("attributes", "attempt"), [({}, 2), ({"attempt": 2}, 3), ({"handed_back": True}, 1)])
-def test_successor_counts_attempts(attributes: dict[str, Any], attempt: int) -> None:
-    (chain,) = chains_of([trial(3, FAIL, origin="search", owner={}, beat=5, **attributes)])
+def test_successor_is_another_attempt_at_the_same_point() -> None:
+    (chain,) = chains_of([trial(3, FAIL, origin="search", owner={}, beat=5)])
     successor = chain.successor()
     assert successor.state == WAITING
-    assert successor.user_attrs == {"origin": "search", "root": 3, "attempt": attempt, "retry_of": 3}
+    assert successor.user_attrs == {"origin": "search", "root": 3, "retry_of": 3}
+
+
+@pytest.mark.parametrize(
+    ("ends", "attempt"), [(["lost"], 2), (["lost", "lost"], 3), (["handed_back"], 1), (["handed_back", "lost"], 2)]
+)
+def test_attempts_count_the_workers_that_died(ends: list[str], attempt: int) -> None:
+    # Two successors of the same number of attempts happen: two workers saw the loss at once, and both were tried.
+    attempts = [
+        trial(n, FAIL, root=0, **({"handed_back": True} if end != "lost" else {})) for n, end in enumerate(ends)
+    ]
+    (chain,) = chains_of([*attempts, trial(len(ends), COMPLETE, root=0), trial(9, FAIL, root=0, dropped="late")])
+    assert chain.attempt == attempt
+    assert len(chain.deaths) == attempt - 1
 
 
 def test_owner_knows_whether_its_process_lives() -> None:
@@ -100,22 +112,36 @@ def test_watch_waits_a_lease_for_the_next_beat() -> None:
     def stale(beat: int) -> bool:
         return watch.is_stale(trial(0, RUNNING, beat=beat, **elsewhere))
 
+    def after(seconds: int, beat: int) -> bool:
+        found = False
+        for _ in range(seconds):
+            now[0] += 1
+            found = stale(beat)
+        return found
+
     assert not stale(1)
-    now[0] += 9
-    assert not stale(1)
+    assert not after(9, beat=1)
     assert not stale(2)
-    now[0] += 9.9
-    assert not stale(2)
-    now[0] += 0.2
-    assert stale(2)
+    assert not after(9, beat=2)
+    assert after(1, beat=2)
 
 
 def test_watch_gives_a_trial_without_an_owner_its_lease() -> None:
     now = [0.0]
     watch = Watch(10, clock=lambda: now[0])
-    assert not watch.is_stale(trial(0, RUNNING))
-    now[0] = 10
-    assert watch.is_stale(trial(0, RUNNING))
+    looks = []
+    for now[0] in (0, 3, 6, 9, 10):
+        looks.append(watch.is_stale(trial(0, RUNNING)))
+    assert looks == [False, False, False, False, True]
+
+
+def test_watch_does_not_count_what_it_did_not_see() -> None:
+    now = [0.0]
+    watch = Watch(9, clock=lambda: now[0])
+    looks = []
+    for now[0] in (0, 1000, 2000, 3000):  # a worker that looks between its own long evaluations
+        looks.append(watch.is_stale(trial(0, RUNNING)))
+    assert looks == [False, False, False, True]
 
 
 def test_beat_survives_failures_and_ends_with_its_trial() -> None:
