@@ -78,7 +78,7 @@ def _open_database(url: str) -> StudyStorage:
     except (ImportError, NoSuchModuleError) as error:
         raise StudyError(
             f"storage {location}: no driver for {parsed.drivername} is installed "
-            f"({_scrub(error, parsed.password)}); for PostgreSQL: pip install 'psycopg[binary]'"
+            f"({_scrub(error, parsed.password)}); for PostgreSQL: pip install 'automl-prune[postgresql]'"
         ) from None
     except (SQLAlchemyError, StorageInternalError, RuntimeError, OSError) as error:
         raise StudyError(

@@ -144,8 +144,11 @@ def work(
     poison: int | None = None,
     url: str | None = None,
 ) -> None:
-    """One worker process, which the trial ``poison`` kills like the system's out-of-memory killer. Each evaluation leaves a line ``start <digest> <seed>`` and at its end ``end ...`` in
-    ``directory/log``, each event a line ``<kind> <trial>`` in ``directory/events``."""
+    """One worker process, which the trial ``poison`` kills like the system's out-of-memory killer.
+
+    Each evaluation leaves a line ``start <digest> <seed>`` and at its end ``end ...`` in ``directory/log``, each event
+    a line ``<kind> <trial>`` in ``directory/events``.
+    """
 
     def note(file: str, line: str) -> None:
         with (directory / file).open("a", encoding="utf-8") as stream:

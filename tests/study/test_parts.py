@@ -74,10 +74,8 @@ def test_successor_is_another_attempt_at_the_same_point() -> None:
 )
 def test_attempts_count_the_workers_that_died(ends: list[str], attempt: int) -> None:
     # Two successors of the same number of attempts happen: two workers saw the loss at once, and both were tried.
-    attempts = [
-        trial(n, FAIL, root=0, **({"handed_back": True} if end != "lost" else {})) for n, end in enumerate(ends)
-    ]
-    (chain,) = chains_of([*attempts, trial(len(ends), COMPLETE, root=0), trial(9, FAIL, root=0, dropped="late")])
+    lost = [trial(n, FAIL, root=0, **({"handed_back": True} if end != "lost" else {})) for n, end in enumerate(ends)]
+    (chain,) = chains_of([*lost, trial(len(ends), COMPLETE, root=0), trial(9, FAIL, root=0, dropped="late")])
     assert chain.attempt == attempt
     assert len(chain.deaths) == attempt - 1
 
