@@ -17,6 +17,11 @@ def cost_cells(data: ReportData, costs: Mapping[str, Cost]) -> list[Cell]:
     return [number(c.value, f"{short(c.value)} ({percent(c.ratio)})") if c else number(None) for c in found]
 
 
+def trial_cell(number: int, *, card: bool = True) -> Cell:
+    """A trial's number; a click opens its card, where it has one."""
+    return Cell(str(number), number, "number", opens=number if card else None)
+
+
 def models_table(data: ReportData, rows: tuple[FrontRow, ...], caption: str) -> str:
     """A sortable table of models, the chosen one marked."""
     metric = data.context.metric
@@ -29,7 +34,7 @@ def models_table(data: ReportData, rows: tuple[FrontRow, ...], caption: str) -> 
             *(["chosen"] if row.trial == chosen else []), *(["knee"] if row.knee else []),
             *([] if row.on_front else ["dominated"]),
         ]  # fmt: skip
-        cells = [number(row.trial), Cell(row.origin), *cost_cells(data, row.costs)]
+        cells = [trial_cell(row.trial), Cell(row.origin), *cost_cells(data, row.costs)]
         cells.append(number(row.val.value, plus_minus(metric, row.val)))
         cells.append(number(row.test.value, plus_minus(metric, row.test)) if row.test else number(None))
         cells += [number(row.val.seeds), Cell(", ".join(notes)), Cell(row.criteria, kind="text")]

@@ -1,4 +1,4 @@
-"""What several sections of the report share, computed from a study's record alone.
+"""What several sections of the report share, computed from a study's record and the files of its run directory.
 
 What one section alone shows is collected in that section's own file, see ``sections``.
 """
@@ -13,6 +13,7 @@ from automl_prune.front import ParetoFront
 from automl_prune.report.answer import Answer, answer
 from automl_prune.report.table import FrontRow, criteria_used, finalist_table, front, front_table
 from automl_prune.report.words import plural
+from automl_prune.study.directory import RunDirectory
 from automl_prune.study.record import StudyContext, StudyRecord, TrialRecord
 
 Category = Literal["front", "baseline", "search", "over budget", "other rung"]
@@ -57,6 +58,7 @@ class ReportData:
         front: The front of the highest stage by cost.
         search_front: The front of the search, at the rung of its points.
         trials: Every trial, in order of number.
+        exported: Trials whose exported and verified model lies in the run directory.
     """
 
     record: StudyRecord
@@ -67,6 +69,7 @@ class ReportData:
     front: tuple[FrontRow, ...] | Missing
     search_front: ParetoFront
     trials: tuple[TrialRow, ...]
+    exported: frozenset[int]
 
     @property
     def context(self) -> StudyContext:
@@ -79,7 +82,7 @@ def collect(record: StudyRecord, run_dir: Path) -> ReportData:
 
     Args:
         record: The study as of reading; not changed.
-        run_dir: Where it lives, for the commands.
+        run_dir: Where it lives: for the commands, and to see what has been exported.
     """
     searched = front(record, "search")
     return ReportData(
@@ -91,6 +94,7 @@ def collect(record: StudyRecord, run_dir: Path) -> ReportData:
         front=tuple(front_table(record)) or Missing("No completed trial meets the budget, so there is no front."),
         search_front=searched,
         trials=tuple(_trial_row(trial, searched) for trial in record.trials),
+        exported=frozenset(number for number, _ in RunDirectory(run_dir).exported()),
     )
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.resources import files
 
 from plotly.offline import get_plotlyjs
 
-from automl_prune.report.assets import SCRIPT, STYLE
 from automl_prune.report.markup import text
 
 # The browser itself then refuses every network request, whatever a string on the page tries.
@@ -34,7 +34,7 @@ def document(title: str, heading: str, subtitle: str, sections: Mapping[str, tup
 <meta http-equiv="Content-Security-Policy" content="{_POLICY}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{text(title)} – automl-prune</title>
-<style>{STYLE}</style>
+<style>{asset("style.css")}</style>
 </head>
 <body>
 <header>
@@ -50,7 +50,13 @@ def document(title: str, heading: str, subtitle: str, sections: Mapping[str, tup
 </main>
 <footer><p>Written by automl-prune from recorded results. This file needs no network.</p></footer>
 <script>{get_plotlyjs()}</script>
-<script>{SCRIPT}</script>
+<script>{asset("page.js")}</script>
+<script>{asset("front.js")}</script>
 </body>
 </html>
 """
+
+
+def asset(name: str) -> str:
+    """A file of ``report/assets``, as text."""
+    return files("automl_prune.report").joinpath("assets", name).read_text(encoding="utf-8")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import html
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import plotly.graph_objects as go
+from plotly.utils import PlotlyJSONEncoder
 
 from automl_prune.report.words import ABSENT
 
@@ -45,17 +47,22 @@ class Cell:
         shown: Text, escaped when rendered.
         key: Sorting value; the text itself where it is None. The empty string sorts last.
         kind: ``"number"``, ``"text"`` (long, may wrap) or nothing.
+        opens: Number of the trial whose card a click on the text opens, if any.
     """
 
     shown: str
     key: float | str | None = None
     kind: str = ""
+    opens: int | None = None
 
     def render(self, tag: str = "td") -> str:
         """The cell's HTML."""
         key = "" if self.key is None else f' data-value="{text(self.key)}"'
         scope = ' scope="row"' if tag == "th" else ""
-        return f"<{tag}{scope}{_class(self.kind)}{key}>{text(self.shown)}</{tag}>"
+        shown = text(self.shown)
+        if self.opens is not None:
+            shown = f'<button type="button" class="opens" data-trial="{self.opens}">{shown}</button>'
+        return f"<{tag}{scope}{_class(self.kind)}{key}>{shown}</{tag}>"
 
 
 def number(value: float | None, shown: str | None = None) -> Cell:
@@ -114,16 +121,29 @@ def figure(identifier: str, drawing: go.Figure, caption: str, *, wide: bool = Fa
         caption: What there is to see, in words and numbers.
         wide: Whether it keeps a minimum width and scrolls on narrow screens.
     """
-    # JSON may hold "</script>"; inside JSON strings the escaped form means the same.
-    json = drawing.to_json().replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
     return (
         f"<figure>\n<div{_class('wide' if wide else '')}>"
         f'<div class="plot" id="{identifier}" role="img" aria-label="{text(caption)}"></div></div>\n'
         f"<figcaption>{text(caption)}</figcaption>\n"
-        f'<script type="application/json" data-figure="{identifier}">{json}</script>\n</figure>'
+        + _script(drawing.to_json(), f'data-figure="{identifier}"')
+        + "\n</figure>"
     )
+
+
+def json_script(content: object, identifier: str) -> str:
+    """Data for the page's scripts, in an element of that identifier."""
+    return _script(json.dumps(content, separators=(",", ":"), cls=PlotlyJSONEncoder), f'id="{identifier}"')
+
+
+def _script(content: str, attribute: str) -> str:
+    # JSON may hold "</script>"; inside JSON strings the escaped form means the same.
+    content = content.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+    return f'<script type="application/json" {attribute}>{content}</script>'
 
 
 def command(purpose: str, line: str) -> str:
     """A command to copy, under what it is for."""
-    return f"<h3>{text(purpose)}</h3>\n<pre><code>{text(line)}</code></pre>"
+    return (
+        f'<div class="command">\n<h3>{text(purpose)}</h3>\n<pre tabindex="0"><code>{text(line)}</code></pre>\n'
+        f'<button type="button" class="copy" aria-label="Copy: {text(purpose)}">copy</button>\n</div>'
+    )

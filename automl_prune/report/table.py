@@ -87,17 +87,24 @@ def criteria_used(candidate: Candidate) -> str:
     return ", ".join(f"{name} × {count}" for name, count in counts.most_common())
 
 
-def search_points(record: StudyRecord) -> list[FrontPoint]:
-    """One point per completed trial, in order of number: validation score against the first budget's cost."""
+def search_points(record: StudyRecord, cost: str | None = None) -> list[FrontPoint]:
+    """One point per completed trial with that cost, in order of number: validation score against the cost.
+
+    Args:
+        record: Any study, finished or not.
+        cost: Name of a metric; by default that of the first budget.
+    """
+    cost = cost or record.context.cost
     return [
         FrontPoint(
             trial=trial.number,
             score=evaluation.score.value,
-            cost=evaluation.costs[record.context.cost].value,
+            cost=evaluation.costs[cost].value,
             feasible=bool(trial.feasible),
             rung=evaluation.rung,
         )
         for trial, evaluation in completed(record)
+        if cost in evaluation.costs
     ]
 
 

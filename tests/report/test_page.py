@@ -94,10 +94,10 @@ def test_plotly_is_inlined_once_and_the_file_stays_small(make_record: MakeRecord
 @pytest.mark.parametrize(
     ("case", "expected"),
     [
-        ("full", {"figure-finalists", "figure-search", "figure-widths", "figure-history"}),
-        ("no finalists", {"figure-search", "figure-widths", "figure-history"}),
-        ("over budget", {"figure-search"}),
-        ("one trial", {"figure-search", "figure-widths"}),
+        ("full", {"figure-front", "figure-widths", "figure-history"}),
+        ("no finalists", {"figure-front", "figure-widths", "figure-history"}),
+        ("over budget", {"figure-front"}),
+        ("one trial", {"figure-front", "figure-widths"}),
         ("all failed", set()),
         ("no trials", set()),
     ],
@@ -107,19 +107,23 @@ def test_figures_are_drawn_or_left_out_with_a_reason(
 ) -> None:
     _, page = built(make_record(**CASES[case]), tmp_path)
     sources = {a["data-figure"] for tag, a in page.tags if tag == "script" and "data-figure" in a}
+    sources |= {"figure-front" for tag, a in page.tags if tag == "script" and a.get("id") == "front-figures"}
     plots = {a["id"]: a for tag, a in page.tags if a.get("class") == "plot"}
     assert sources == set(plots) == expected
     reasons = sum(a.get("class") == "missing" for tag, a in page.tags if tag == "p")
-    assert reasons >= 4 - len(expected)
+    assert reasons >= 3 - len(expected)
     for attributes in plots.values():
-        assert attributes["role"] == "img"
+        assert attributes["role"] in ("img", "group")
         assert len(attributes["aria-label"] or "") > 60
 
 
 def test_figures_are_json_with_data(make_record: MakeRecord, tmp_path: Path) -> None:
     _, page = built(make_record(), tmp_path)
     found = [json.loads(script) for script in page.scripts if script.startswith('{"data"')]
-    assert len(found) == 4
+    (front,) = (json.loads(script)["figures"] for script in page.scripts if script.startswith('{"figures"'))
+    assert list(front) == ["finalists/macs", "finalists/params", "search/macs", "search/params"]
+    found += [view["figure"] for view in front.values()]
+    assert len(found) >= 6
     assert all(figure["data"] and figure["layout"]["xaxis"]["title"]["text"] for figure in found)
 
 
@@ -162,7 +166,7 @@ def test_hostile_strings_are_text(make_record: MakeRecord, tmp_path: Path) -> No
 def test_the_answer_is_first_and_in_words(make_record: MakeRecord, tmp_path: Path, case: str) -> None:
     text, page = built(make_record(**CASES[case]), tmp_path)
     main = text[text.index("<main>") :]
-    assert main.index('id="answer"') < main.index('id="finalists"')
+    assert main.index('id="answer"') < main.index('id="front"')
     if case == "over budget":
         assert "No completed trial meets the budget." in page.text
     else:

@@ -15,11 +15,10 @@ from automl_prune.report.sections import (
     commands,
     costs,
     failures,
-    finalists,
+    front,
     history,
     protected,
     provenance,
-    search,
     trials,
     widths,
 )
@@ -36,8 +35,7 @@ class Section:
 
 ORDER = (
     Section("answer", "Answer", answer.render),
-    Section("finalists", "Finalists", finalists.render),
-    Section("search", "Search", search.render),
+    Section("front", "Front", front.render),
     Section("widths", "Kept widths", widths.render),
     Section("history", "History", history.render),
     Section("trials", "Trials", trials.render),

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import shlex
-from collections.abc import Mapping
 from dataclasses import dataclass
 
+from automl_prune.report.cards import loading
 from automl_prune.report.data import ReportData
 from automl_prune.report.markup import command
 from automl_prune.report.table import FINALIST_RUNG
+from automl_prune.study.record import StudyContext
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,21 +31,23 @@ def commands(data: ReportData) -> tuple[Command, ...]:
     run_dir, chosen = data.run_dir, data.answer
     place, config = shlex.quote(str(run_dir)), shlex.quote(str(run_dir / "config.yaml"))
     again = shlex.quote(f"{run_dir}-again")
+    budget = f"{data.context.cost}={_tighter(data.context)}"
     found = [
         Command("Reproduce in a new run directory", f"automl-prune search {config} --run-dir {again}"),
         Command("Resume, or add trials with a larger --trials", f"automl-prune search {config} --run-dir {place}"),
         Command("Look at the state of the study", f"automl-prune status {place}"),
         Command("Print the front", f"automl-prune front {place}"),
         Command("Rebuild this report", f"automl-prune report {place}"),
+        Command("Export the best model within another budget", f"automl-prune export {place} --budget {budget}"),
     ]
     if chosen.row is not None and chosen.kind != "closest":
         number = chosen.row.trial
         found.append(Command("Export the chosen model", f"automl-prune export {place} --trial {number}"))
         if chosen.row.rung == FINALIST_RUNG:
-            model = data.context.config.get("model")
-            factory = model.get("factory") if isinstance(model, Mapping) else None
-            folder = json.dumps(str(run_dir / "models" / str(number)))
-            line = f"model = automl_prune.load_pruned({folder}, factory())"
-            line += f"  # factory: {factory}" if factory else ""
-            found.append(Command("Load it in Python, into the dense model's own factory", line))
+            found += [Command(*line) for line in loading(data, number)]
     return tuple(found)
+
+
+def _tighter(context: StudyContext) -> str:
+    """Four fifths of the budget, as a fraction of the dense model: an example that this study can answer."""
+    return f"{0.8 * context.limits[context.cost] / context.dense_costs[context.cost]:.2g}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from automl_prune.report.cells import cost_cells
+from automl_prune.report.cells import cost_cells, trial_cell
 from automl_prune.report.data import ReportData, TrialRow
 from automl_prune.report.markup import Cell, Row, missing, number, paragraph, table
 from automl_prune.report.words import ABSENT, cost_label, duration
@@ -30,7 +30,7 @@ def _trial(data: ReportData, row: TrialRow) -> Row:
     evaluation = trial.evaluation
     remark = trial.reason or (f"attempt {trial.attempt}" if trial.attempt > 1 else "")
     cells = [
-        number(trial.number), Cell(row.status), Cell(trial.origin),
+        trial_cell(trial.number, card=evaluation is not None), Cell(row.status), Cell(trial.origin),
         number(evaluation.score.value, metric.show(evaluation.score.value)) if evaluation else number(None),
         *cost_cells(data, evaluation.costs if evaluation else {}), number(evaluation.rung if evaluation else None),
         Cell(row.criteria or ABSENT, kind="text"), number(row.seconds, _time(row.seconds)), Cell(remark, kind="text"),

@@ -1,0 +1,53 @@
+// Every page: draws the figures, sorts tables, copies commands.
+"use strict";
+
+const plotOptions = {
+  responsive: true,
+  displaylogo: false,
+  modeBarButtons: [["toImage", "zoom2d", "pan2d", "resetScale2d"]],
+};
+
+function draw(place, figure) {
+  if (matchMedia("(max-width: 40rem)").matches) {
+    if (figure.layout.legend) figure.layout.legend.font = { size: 11 };
+    figure.layout.margin = { ...figure.layout.margin, l: 45, r: 8 };
+  }
+  return Plotly.react(place, figure.data, figure.layout, plotOptions);
+}
+
+for (const source of document.querySelectorAll("script[data-figure]")) {
+  draw(document.getElementById(source.dataset.figure), JSON.parse(source.textContent));
+}
+
+// Numbers sort as numbers, what is absent comes last.
+function sortBy(head) {
+  const body = head.closest("table").tBodies[0];
+  const direction = head.getAttribute("aria-sort") === "ascending" ? -1 : 1;
+  for (const other of head.parentNode.cells) other.removeAttribute("aria-sort");
+  head.setAttribute("aria-sort", direction > 0 ? "ascending" : "descending");
+  const key = (row) => row.cells[head.cellIndex].dataset.value ?? row.cells[head.cellIndex].textContent;
+  const compare = (a, b) => (isNaN(a) || isNaN(b) ? String(a).localeCompare(String(b)) : a - b);
+  const rows = [...body.rows].map((row) => [key(row), row]);
+  const present = rows.filter(([value]) => value !== "").sort(([a], [b]) => direction * compare(a, b));
+  body.append(...[...present, ...rows.filter(([value]) => value === "")].map(([, row]) => row));
+}
+
+// Clipboard access is refused to files in some browsers; selecting the text works everywhere.
+async function copy(button) {
+  const code = button.parentNode.querySelector("code");
+  try {
+    await navigator.clipboard.writeText(code.textContent);
+    button.textContent = "copied";
+  } catch {
+    getSelection().selectAllChildren(code);
+    button.textContent = "selected";
+  }
+  setTimeout(() => (button.textContent = "copy"), 1500);
+}
+
+document.addEventListener("click", (event) => {
+  const button = event.target.closest("button");
+  if (!button) return;
+  if (button.matches("table.sortable th button")) sortBy(button.closest("th"));
+  if (button.matches(".copy")) copy(button);
+});

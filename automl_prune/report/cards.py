@@ -1,0 +1,94 @@
+"""A model's card: what a click on its mark or its number shows. Plain values; the page's script lays them out."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from automl_prune.candidate import Candidate
+from automl_prune.report.data import Missing, ReportData, TrialRow
+from automl_prune.report.estimate import Estimate
+from automl_prune.report.hover import keep
+from automl_prune.report.table import FrontRow, completed
+from automl_prune.report.words import cost_label, percent, plus_minus, short
+
+
+def cards(data: ReportData) -> dict[int, dict[str, Any]]:
+    """The cards of all completed trials, by number."""
+    finalists = {} if isinstance(data.finalists, Missing) else {row.trial: row for row in data.finalists}
+    names = {name: index for index, name in enumerate(criteria_names(data))}
+    return {
+        row.trial.number: _card(data, row, finalists.get(row.trial.number), names)
+        for row in data.trials
+        if row.trial.evaluation is not None
+    }
+
+
+def shared(data: ReportData) -> dict[str, Any]:
+    """What all cards need: groups with dense widths, criteria, the chosen trial, and how an export begins."""
+    return {
+        "groups": list(data.context.group_widths.items()),
+        "criteria": criteria_names(data),
+        "chosen": data.answer.row.trial if data.answer.row else None,
+        "export": f"automl-prune export {shlex.quote(str(data.run_dir))} --trial ",
+    }
+
+
+def criteria_names(data: ReportData) -> list[str]:
+    """Every criterion that a completed trial used, in alphabetical order."""
+    return sorted({c.criterion for _, e in completed(data.record) for c in e.candidate.choices.values()})
+
+
+def loading(data: ReportData, trial: int) -> list[tuple[str, str]]:
+    """How to use the files of an exported model: pairs of a purpose and a line of Python."""
+    folder = data.run_dir / "models" / str(trial)
+    model = data.context.config.get("model")
+    factory = model.get("factory") if isinstance(model, Mapping) else None
+    line = f"model = automl_prune.load_pruned({json.dumps(str(folder))}, factory())"
+    return [
+        (
+            "Load it in Python, into the dense model's own factory",
+            line + (f"  # factory: {factory}" if factory else ""),
+        ),
+        ("Run it without torch", f"session = onnxruntime.InferenceSession({json.dumps(str(folder / 'model.onnx'))})"),
+    ]
+
+
+def _card(data: ReportData, row: TrialRow, finalist: FrontRow | None, names: Mapping[str, int]) -> dict[str, Any]:
+    context, evaluation = data.context, row.trial.evaluation
+    if evaluation is None:
+        raise ValueError(f"trial {row.trial.number} is {row.trial.state}; only a completed one has a card")
+    metric = context.metric
+    facts = [
+        (f"{metric.name}, validation, rung {evaluation.rung}", plus_minus(metric, Estimate.of([evaluation.score])))
+    ]
+    if finalist is not None and finalist.test is not None:
+        facts += [
+            (f"{metric.name}, validation, fine-tuned", plus_minus(metric, finalist.val)),
+            (f"{metric.name}, test ({finalist.test.seeds} seeds)", plus_minus(metric, finalist.test)),
+        ]
+    facts += [(cost_label(name), f"{short(c.value)} ({percent(c.ratio)})") for name, c in evaluation.costs.items()]
+    facts.append(("criterion × groups", row.criteria))
+    chosen = ", chosen" if data.answer.row is not None and data.answer.row.trial == row.trial.number else ""
+    card: dict[str, Any] = {
+        "about": f"{row.trial.origin}, {row.status}{chosen}",
+        "facts": facts,
+        "kept": [keep(evaluation.candidate, name, dense) for name, dense in context.group_widths.items()],
+        "criteria": _criteria(evaluation.candidate, context.group_widths, names),
+        "exportable": bool(row.trial.feasible),
+    }
+    if row.trial.number in data.exported:
+        folder = data.run_dir / "models" / str(row.trial.number)
+        card["note"] = f"Exported and verified: model.onnx, weights.safetensors, plan.json, manifest.json in {folder}."
+        card["commands"] = loading(data, row.trial.number)
+    elif not row.trial.feasible:
+        card["note"] = "Over budget: it is never on the front and never exported."
+    return card
+
+
+def _criteria(candidate: Candidate, groups: Mapping[str, int], names: Mapping[str, int]) -> int | list[int]:
+    """The criterion of every group by its index, -1 where all channels are kept; one number where all are the same."""
+    found = [names[candidate.choices[name].criterion] if name in candidate.choices else -1 for name in groups]
+    return found[0] if len(set(found)) == 1 else found
