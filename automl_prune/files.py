@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from automl_prune.errors import CheckpointError
+
+_DIGEST = "values_sha256"
+"""Where a file's metadata hold the digest of its tensors."""
 
 
 @contextmanager
@@ -31,9 +35,24 @@ def atomic_path(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         temporary.chmod(0o644)
         temporary.replace(path)
+        sync_directory(path.parent)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def sync_directory(path: Path) -> None:
+    """Make renames in a directory durable, where the system lets it be opened."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError:  # some network file systems cannot; the file itself is synced
+        pass
+    finally:
+        os.close(descriptor)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -77,22 +96,36 @@ def tensors_digest(tensors: Mapping[str, torch.Tensor]) -> str:
 
 
 def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None) -> None:
-    """Write safetensors atomically. Tensors that share memory are written once each (safetensors wants copies)."""
-    own = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    """Write safetensors atomically, with a digest that ``load_tensors`` verifies."""
+    # safetensors refuses tensors that share memory; those that have their own are not doubled
+    storages = Counter(tensor.untyped_storage().data_ptr() for tensor in tensors.values())
+    own = {
+        name: tensor.clone() if storages[tensor.untyped_storage().data_ptr()] > 1 else tensor
+        for name, tensor in ((name, tensor.detach().cpu().contiguous()) for name, tensor in tensors.items())
+    }
     with atomic_path(path) as temporary:
-        save_file(own, temporary, metadata=dict(metadata or {}))
+        save_file(own, temporary, metadata={**(metadata or {}), _DIGEST: tensors_digest(own)})
 
 
 def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """Read safetensors and their metadata; a missing or damaged file raises ``CheckpointError``."""
+    """Read safetensors and their metadata; a missing or damaged file raises ``CheckpointError``.
+
+    Files of ``save_tensors`` are verified against their digest; others, which have none, are taken as they are.
+    """
     if not path.is_file():
         raise CheckpointError(f"{path} is missing or not a file")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = dict(file.metadata() or {})
             # cloned: a mapped tensor dies with its file when somebody overwrites that in place
-            return {name: file.get_tensor(name).clone() for name in file.keys()}, metadata  # noqa: SIM118
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
             f"{path} is not a complete safetensors file ({error}); restore it or train again"
         ) from error
+    digest = metadata.pop(_DIGEST, None)
+    if digest is not None and digest != tensors_digest(tensors):
+        raise CheckpointError(
+            f"{path} is damaged: its values are not those that were written; restore it or train again"
+        )
+    return tensors, metadata

@@ -11,9 +11,9 @@ from torch import nn
 
 from automl_prune.candidate import Candidate
 from automl_prune.channels import prune
+from automl_prune.checkpoints import Checkpoint
 from automl_prune.errors import CheckpointError
 from automl_prune.evaluation import FineTuning
-from automl_prune.evaluation.evaluator import Trained
 from automl_prune.export.bundle import export_model
 from automl_prune.files import load_tensors, save_tensors
 from automl_prune.front import ParetoFront
@@ -82,7 +82,8 @@ def train_finalist(
 ) -> None:
     """Fine-tune a trial's candidate with several seeds and store the scores; does nothing when that is done.
 
-    Every run's weights are kept until the model is exported, so an interrupted finalist goes on with the next run.
+    Every run's weights are kept until the model is exported, and a checkpoint of the running one, so an interrupted
+    finalist goes on where it was.
 
     Args:
         session: Of the study.
@@ -102,7 +103,8 @@ def train_finalist(
         for number in range(seeds):
             total, before = seeds * finetuning.steps, number * finetuning.steps
             on_step = _offset(stage, before, total)
-            runs.append(_train_run(session, _candidate(record, trial), finetuning, directory, trial, number, on_step))
+            candidate = _candidate(record, trial)
+            runs.append(_train_run(session, candidate, finetuning, directory, trial, number, on_step, view))
     write_finalist(storage, Finalist(trial, tuple(runs)), study)
     show = session.task.metric.show
     scores = ", ".join(show(run.test.value) for run in runs)
@@ -132,7 +134,7 @@ def export_finalist(
     run, candidate = finalist.runs[number], _candidate(record, trial)
     plan = session.evaluator.plan(candidate)
     with view.stage(f"Exporting trial {trial}") as stage:
-        _train_run(session, candidate, finetuning, directory, trial, number, stage)
+        _train_run(session, candidate, finetuning, directory, trial, number, stage, view)
         model = prune(session.model, plan)
         tensors, _ = load_tensors(_weights(directory, trial, number))
         model.load_state_dict(tensors)
@@ -164,8 +166,9 @@ def _train_run(
     trial: int,
     number: int,
     on_step: Callable[[int, int], None],
+    view: View,
 ) -> FinalistRun:
-    """One run, read from its file when an earlier session finished it."""
+    """One run, read from its file when an earlier session finished it, gone on with when one was interrupted in it."""
     path = _weights(directory, trial, number)
     seed = derive_seed("finalist", session.seed, trial, number)
     identity = json.dumps([session.evaluator.plan(candidate).digest, asdict(finetuning), seed])
@@ -176,10 +179,17 @@ def _train_run(
                 return Finalist.from_json(json.loads(metadata["record"])).runs[0]
         except (CheckpointError, ValueError, KeyError):
             pass  # a damaged file is trained again
-    trained: Trained = session.evaluator.finalist(candidate, finetuning, seed, on_step)
+    checkpoint = Checkpoint(path.with_suffix(".training.safetensors"), {"plan, recipe and seed": identity})
+    try:
+        trained = session.evaluator.finalist(candidate, finetuning, seed, checkpoint, on_step)
+    except CheckpointError as error:
+        view.say(f"Fine-tuning trial {trial} from its start: {error}")
+        checkpoint.path.unlink()
+        trained = session.evaluator.finalist(candidate, finetuning, seed, checkpoint, on_step)
     run = FinalistRun(seed, trained.val, trained.test, trained.steps, trained.seconds)
     stored = {"identity": identity, "record": json.dumps(Finalist(trial, (run,)).to_json())}
     save_tensors(path, trained.model.state_dict(), stored)
+    checkpoint.path.unlink(missing_ok=True)
     return run
 
 

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import nn
 
 from automl_prune.calibration.collect import collect, with_gradients
 from automl_prune.calibration.statistics import Calibration, CalibrationSettings, LayerStatistics
 from automl_prune.errors import CheckpointError
-from automl_prune.files import atomic_path, load_tensors, tensors_digest
+from automl_prune.files import load_tensors, save_tensors, tensors_digest
 from automl_prune.tasks.base import Task
 from automl_prune.view import Silent, View
 
@@ -88,8 +87,7 @@ def save(calibration: Calibration, path: Path) -> None:
         "settings": asdict(calibration.settings),
         **{key: getattr(calibration, key) for key in ("samples", "gradient_samples", "model", "data")},
     }
-    with atomic_path(path) as temporary:  # not files.save_tensors: its copies would double half a gigabyte
-        save_file(tensors, temporary, metadata={"format": FORMAT, "calibration": json.dumps(content)})
+    save_tensors(path, tensors, {"format": FORMAT, "calibration": json.dumps(content)})
 
 
 def load(path: Path) -> Calibration:

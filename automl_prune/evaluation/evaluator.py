@@ -15,6 +15,7 @@ from torch import nn
 from automl_prune.calibration import Calibration
 from automl_prune.candidate import Candidate
 from automl_prune.channels import ChannelGraph, Plan, prune
+from automl_prune.checkpoints import Checkpoint
 from automl_prune.costs import count_macs, count_params
 from automl_prune.criteria import keep_best
 from automl_prune.errors import ConfigError, EvaluationError, PlanError
@@ -153,11 +154,15 @@ class Evaluator:
         candidate: Candidate,
         finetuning: FineTuning,
         seed: int,
+        checkpoint: Checkpoint | None = None,
         on_step: Callable[[int, int], None] | None = None,
     ) -> Trained:
-        """Fine-tune a candidate from the dense weights for longer, and score it on validation and test data."""
+        """Fine-tune a candidate from the dense weights for longer, and score it on validation and test data.
+
+        With a checkpoint, one that was interrupted goes on to the same weights; see ``finetune``.
+        """
         start = time.perf_counter()
-        small = self._finetune(self.compress(self.plan(candidate)), finetuning, seed, on_step)
+        small = self._finetune(self.compress(self.plan(candidate)), finetuning, seed, on_step, checkpoint)
         val, test = self._score(small, "val"), self._score(small, "test")
         return Trained(small, val, test, finetuning.steps, time.perf_counter() - start)
 
@@ -198,7 +203,12 @@ class Evaluator:
         return result
 
     def _finetune(
-        self, model: nn.Module, recipe: FineTuning, seed: int, on_step: Callable[[int, int], None] | None
+        self,
+        model: nn.Module,
+        recipe: FineTuning,
+        seed: int,
+        on_step: Callable[[int, int], None] | None,
+        checkpoint: Checkpoint | None = None,
     ) -> nn.Module:
         return finetune(
             model,
@@ -207,5 +217,6 @@ class Evaluator:
             seed=derive_seed("evaluation", seed),
             device=self.device,
             teacher=self.model if recipe.distillation > 0 else None,
+            checkpoint=checkpoint,
             on_step=on_step,
         )

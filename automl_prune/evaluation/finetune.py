@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import math
+import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count, islice
 
 import torch
 from torch import nn
 
+from automl_prune.checkpoints import Checkpoint
 from automl_prune.errors import ConfigError, DataError, EvaluationError
 from automl_prune.evaluation.layout import training_format
-from automl_prune.seeding import derive_seed, seeded
+from automl_prune.interruption import interrupts_deferred
+from automl_prune.seeding import derive_seed, deterministic_kernels, seeded
 from automl_prune.tasks.base import Batch, Task, move
 
 _WINDOW = 20
@@ -74,12 +78,14 @@ def finetune(
     seed: int,
     device: torch.device,
     teacher: nn.Module | None = None,
+    checkpoint: Checkpoint | None = None,
+    every: float = 60.0,
     on_step: Callable[[int, int], None] | None = None,
 ) -> nn.Module:
     """Train a pruned model in place and return it, in evaluation mode.
 
-    Equal arguments on one machine give equal weights. The optimiser is new: one made before surgery would still
-    hold the removed channels.
+    Equal arguments on one machine give equal weights, also when a training with a checkpoint was stopped or killed
+    in between. The optimiser is new: one made before surgery would still hold the removed channels.
 
     Args:
         model: On ``device``; its weights change.
@@ -88,38 +94,101 @@ def finetune(
         seed: Of the samples' order, augmentation and dropout.
         device: Where to train.
         teacher: The dense model, on ``device`` and not changed; needed when ``recipe.distillation`` > 0.
+        checkpoint: Read first when its file exists; written now and then, and at once when the process is asked to stop
+            (Ctrl-C, SIGTERM), which then has its effect after the running step. The caller removes it.
+        every: Seconds between two checkpoints.
         on_step: Called with (steps done, steps in all).
 
     Raises:
         EvaluationError: The loss is not finite or has grown tenfold.
+        CheckpointError: The checkpoint is damaged, or of another training.
         DataError: The training split has no batch.
     """
     if recipe.distillation > 0 and teacher is None:
         raise ConfigError("distillation needs the dense model as teacher; pass it, or set distillation to 0")
     model.to(memory_format=training_format(model, device))
-    optimizer = _optimizer(model, recipe)
-    modes = [(module, module.training) for module in teacher.modules()] if teacher is not None else []
-    if teacher is not None:
-        teacher.eval()
-    model.train()
-    watch = _Watch(recipe)
+    run = _Run(model, task, recipe, seed, device, teacher)
+    with _evaluating(teacher), deterministic_kernels():
+        model.train()
+        if checkpoint is None:
+            run.train(on_step)
+        else:
+            run.train_with(checkpoint, every, on_step)
+    model.to(memory_format=torch.contiguous_format)
+    return model.eval()
+
+
+@contextmanager
+def _evaluating(model: nn.Module | None) -> Iterator[None]:
+    """In evaluation mode for the block; every module's own mode is put back."""
+    modes = [(module, module.training) for module in model.modules()] if model is not None else []
+    for module, _ in modes:
+        module.training = False
     try:
-        with seeded("finetune", seed):
-            for step, batch in enumerate(islice(_endless(task, recipe, seed), recipe.steps)):
-                for group in optimizer.param_groups:
-                    group["lr"] = recipe.rate(step)
-                loss = _loss(model, teacher, task, move(batch, device), recipe.distillation)
-                watch.see(step, loss.item())
-                optimizer.zero_grad(set_to_none=True)
-                torch.autograd.backward(loss)
-                optimizer.step()
-                if on_step is not None:
-                    on_step(step + 1, recipe.steps)
+        yield
     finally:
         for module, training in modes:
             module.training = training
-    model.to(memory_format=torch.contiguous_format)
-    return model.eval()
+
+
+class _Run:
+    """One training: its model, momentum, place in the data, and what it knows of its loss."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        task: Task,
+        recipe: FineTuning,
+        seed: int,
+        device: torch.device,
+        teacher: nn.Module | None,
+    ) -> None:
+        self.model, self.task, self.recipe, self.seed, self.device = model, task, recipe, seed, device
+        self.teacher = teacher
+        self.optimizer = _optimizer(model, recipe)
+        self.watch = _Watch(recipe)
+        self.done = 0
+
+    def train(self, on_step: Callable[[int, int], None] | None) -> None:
+        """Take every step that is left."""
+        for _ in self.steps(on_step):
+            pass
+
+    def train_with(self, checkpoint: Checkpoint, every: float, on_step: Callable[[int, int], None] | None) -> None:
+        """Go on where the checkpoint stands, and keep it."""
+        progress = checkpoint.restore(self.model, self.optimizer)
+        if progress is not None:
+            self.done = int(progress["steps_done"])
+            self.watch.restore(progress["losses"], progress["reference"])
+        saved = time.monotonic()
+        with interrupts_deferred() as asked_to_stop:
+            for done in self.steps(on_step):
+                if asked_to_stop() or time.monotonic() - saved >= every:
+                    losses = {"losses": list(self.watch.recent), "reference": self.watch.reference}
+                    checkpoint.save(self.model, self.optimizer, {"steps_done": done, **losses})
+                    saved = time.monotonic()
+                if asked_to_stop():
+                    break
+
+    def steps(self, on_step: Callable[[int, int], None] | None) -> Iterator[int]:
+        """Take the steps that are left, one at a time; how many are done."""
+        batches = _batches(self.task, self.recipe, self.seed, self.done)
+        while self.done < self.recipe.steps:
+            with seeded("finetune", self.seed, self.done):  # of the step alone: the same after a restart
+                self._step(next(batches))
+            self.done += 1
+            if on_step is not None:
+                on_step(self.done, self.recipe.steps)
+            yield self.done
+
+    def _step(self, batch: Batch) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.recipe.rate(self.done)
+        loss = _loss(self.model, self.teacher, self.task, move(batch, self.device), self.recipe.distillation)
+        self.watch.see(self.done, loss.item())
+        self.optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss)
+        self.optimizer.step()
 
 
 def _optimizer(model: nn.Module, recipe: FineTuning) -> torch.optim.Optimizer:
@@ -140,12 +209,17 @@ def _optimizer(model: nn.Module, recipe: FineTuning) -> torch.optim.Optimizer:
     return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum, nesterov=True)
 
 
-def _endless(task: Task, recipe: FineTuning, seed: int) -> Iterator[Batch]:
+def _batches(task: Task, recipe: FineTuning, seed: int, first: int) -> Iterator[Batch]:
+    """Batches without end, epoch after epoch, from the step ``first`` on."""
     for epoch in count():
         batches = task.batches("train", shuffle=derive_seed("finetune", seed, epoch), augment=recipe.augment)
         if not len(batches):
             raise DataError("the training split has no batch; lower data.batch_size or add samples")
-        yield from batches
+        if first >= len(batches):
+            first -= len(batches)
+            continue
+        yield from islice(batches, first, None)  # of an epoch begun before, what was seen is read and dropped
+        first = 0
 
 
 def _loss(model: nn.Module, teacher: nn.Module | None, task: Task, batch: Batch, distillation: float) -> torch.Tensor:
@@ -168,6 +242,11 @@ class _Watch:
         self.recipe = recipe
         self.reference: float | None = None
         self.recent: deque[float] = deque(maxlen=_WINDOW)
+
+    def restore(self, recent: Iterable[float], reference: float | None) -> None:
+        """Know again what a watch had seen."""
+        self.recent.extend(recent)
+        self.reference = reference
 
     def see(self, step: int, loss: float) -> None:
         if not math.isfinite(loss):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,10 +13,11 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from automl_prune.errors import CheckpointError, ConfigError, EvaluationError
+from automl_prune.checkpoints import Checkpoint
+from automl_prune.errors import ConfigError, EvaluationError
 from automl_prune.evaluation.layout import training_format
 from automl_prune.evaluation.score import score
-from automl_prune.files import load_tensors, save_tensors, tensors_digest
+from automl_prune.files import tensors_digest
 from automl_prune.seeding import derive_seed, seeded
 from automl_prune.tasks.base import Score, Task, move
 
@@ -143,14 +143,13 @@ def train(
         CheckpointError: The checkpoint is damaged, or of another training.
     """
     run = _Run(model, task, recipe, seed=seed, device=device, regulariser=regulariser, on_step=on_step)
-    start = 0
-    if checkpoint is not None and checkpoint.is_file():
-        start = run.restore(checkpoint)
+    kept = None if checkpoint is None else Checkpoint(checkpoint, run.identity())
+    start = 0 if kept is None else run.restore(kept)
     for epoch in range(start, recipe.epochs):
         with _deterministic_kernels():
             loss = run.epoch(epoch)
-        if checkpoint is not None:
-            run.save(checkpoint, epoch + 1)
+        if kept is not None:
+            kept.save(run.model, run.optimizer, {"epochs_done": epoch + 1, "first_loss": run.first_loss})
         if on_epoch is not None:
             on_epoch(EpochReport(epoch + 1, loss, score(run.model, task, "val", device)))
     return run.model.to(memory_format=torch.contiguous_format).eval()
@@ -242,7 +241,16 @@ class _Run:
             f"(try {rate / 10:g}), or check the data for wrong values"
         )
 
-    def _identity(self) -> dict[str, Any]:
+    def restore(self, checkpoint: Checkpoint) -> int:
+        """Go on where a checkpoint stands; how many epochs are done."""
+        progress = checkpoint.restore(self.model, self.optimizer)
+        if progress is None:
+            return 0
+        self.first_loss = progress["first_loss"]
+        return int(progress["epochs_done"])
+
+    def identity(self) -> dict[str, Any]:
+        """What a checkpoint of this training depends on."""
         return {
             "recipe": asdict(self.recipe),
             "seed": self.seed,
@@ -250,40 +258,3 @@ class _Run:
             "initial model": self.initial,
             "regulariser": None if self.regulariser is None else dict(self.regulariser.identity),
         }
-
-    def save(self, path: Path, epochs_done: int) -> None:
-        """Write everything the next epoch depends on."""
-        tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
-        for name, parameter in self.model.named_parameters():
-            buffer = self.optimizer.state[parameter].get("momentum_buffer")
-            if buffer is not None:
-                tensors[f"momentum.{name}"] = buffer
-        progress = {"epochs_done": epochs_done, "first_loss": self.first_loss}
-        metadata = {"identity": json.dumps(self._identity()), "progress": json.dumps(progress)}
-        save_tensors(path, tensors, metadata)
-
-    def restore(self, path: Path) -> int:
-        """Read what ``save`` wrote; how many epochs were done."""
-        tensors, metadata = load_tensors(path)
-        try:
-            identity, progress = json.loads(metadata["identity"]), json.loads(metadata["progress"])
-            done, self.first_loss = int(progress["epochs_done"]), progress["first_loss"]
-        except (KeyError, ValueError, TypeError) as error:
-            raise CheckpointError(f"{path} is no training checkpoint ({error!r}); choose another path") from error
-        mine = self._identity()
-        differing = [key for key in mine if identity.get(key) != mine[key]]
-        if differing:
-            raise CheckpointError(
-                f"{path} belongs to another training, with a different {' and '.join(differing)}; delete it to "
-                "start again, or restore the old settings to go on"
-            )
-        state = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
-        try:
-            self.model.load_state_dict(state)
-        except RuntimeError as error:
-            raise CheckpointError(f"{path} does not fit the model ({error}); delete it to start again") from error
-        for name, parameter in self.model.named_parameters():
-            if f"momentum.{name}" in tensors:
-                buffer = torch.empty_like(parameter).copy_(tensors[f"momentum.{name}"])
-                self.optimizer.state[parameter]["momentum_buffer"] = buffer
-        return done

@@ -1,15 +1,19 @@
 from __future__ import annotations
 
 import copy
+import json
+import signal
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+from automl_prune.checkpoints import Checkpoint
 from automl_prune.errors import ConfigError, DataError, EvaluationError
 from automl_prune.evaluation import FineTuning, finetune
-from automl_prune.files import tensors_digest
+from automl_prune.files import load_tensors, tensors_digest
 from automl_prune.tasks import Task
 
 CPU = torch.device("cpu")
@@ -102,3 +106,90 @@ def test_nan_in_the_data_is_found_at_its_step(regression_task: Any) -> None:
 
     with pytest.raises(EvaluationError, match=r"loss is nan at step 3 of 9 \(learning rate 0\.0"):
         finetune(_net(), Damaged(), FineTuning(steps=9, distillation=0), seed=0, device=CPU)
+
+
+class Stopped(Exception):  # noqa: N818  # a stand-in for kill -9
+    """Raised by a test in the middle of a training."""
+
+
+@pytest.mark.parametrize("stop_at", [1, 7, 8, 13])  # 8 batches in an epoch
+def test_training_that_was_killed_goes_on_to_the_same_bits(stop_at: int, regression_task: Task, tmp_path: Path) -> None:
+    recipe, start, teacher = FineTuning(steps=20, augment=True), _net(), _net()
+    checkpoint = Checkpoint(tmp_path / "c.safetensors", {"training": 1})
+    taken: list[int] = []
+
+    def run(stop: int | None, kept: Checkpoint | None) -> nn.Module:
+        def on_step(done: int, total: int) -> None:
+            taken.append(done)
+            if done == stop:
+                raise Stopped
+
+        return finetune(
+            copy.deepcopy(start), regression_task, recipe, seed=3, device=CPU, teacher=teacher,
+            checkpoint=kept, every=0, on_step=on_step,
+        )  # fmt: skip
+
+    whole = run(None, None)
+    with pytest.raises(Stopped):
+        run(stop_at, checkpoint)  # before the checkpoint of this very step
+    taken.clear()
+    resumed = run(None, checkpoint)
+    assert taken == list(range(max(1, stop_at), 21))
+    assert tensors_digest(resumed.state_dict()) == tensors_digest(whole.state_dict())
+    assert tensors_digest(run(None, checkpoint).state_dict()) == tensors_digest(whole.state_dict()), "nothing is left"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_request_to_stop_takes_effect_after_a_checkpoint(
+    number: signal.Signals, regression_task: Task, tmp_path: Path
+) -> None:
+    recipe, start = FineTuning(steps=10, distillation=0), _net()
+    checkpoint = Checkpoint(tmp_path / "c.safetensors", {})
+
+    def stop(*_: object) -> None:
+        raise Stopped
+
+    def on_step(done: int, total: int) -> None:
+        if done == 4:
+            signal.raise_signal(number)
+
+    before = signal.signal(number, stop)
+    try:
+        with pytest.raises(Stopped):
+            finetune(
+                copy.deepcopy(start), regression_task, recipe, seed=0, device=CPU,
+                checkpoint=checkpoint, every=600, on_step=on_step,
+            )  # fmt: skip
+        assert signal.getsignal(number) is stop
+    finally:
+        signal.signal(number, before)
+    assert json.loads(load_tensors(checkpoint.path)[1]["progress"])["steps_done"] == 4
+    resumed = finetune(copy.deepcopy(start), regression_task, recipe, seed=0, device=CPU, checkpoint=checkpoint)
+    whole = finetune(copy.deepcopy(start), regression_task, recipe, seed=0, device=CPU)
+    assert tensors_digest(resumed.state_dict()) == tensors_digest(whole.state_dict())
+
+
+def test_resumed_training_still_knows_that_its_loss_has_grown(regression_task: Any, tmp_path: Path) -> None:
+    class Growing(type(regression_task)):  # type: ignore[misc]  # the fixture's class has no importable name
+        step = 0
+
+        def loss(self, outputs: Any, batch: Any) -> torch.Tensor:
+            Growing.step += 1
+            loss: torch.Tensor = super().loss(outputs, batch) * 0 + (1.0 if Growing.step <= 22 else 100.0)
+            return loss
+
+    def run(steps: int) -> None:
+        recipe = FineTuning(steps=60, distillation=0)
+        finetune(
+            _net(), Growing(), recipe, seed=0, device=CPU,
+            checkpoint=Checkpoint(tmp_path / "c", {}), every=0, on_step=lambda done, _: stop(done == steps),
+        )  # fmt: skip
+
+    def stop(now: bool) -> None:
+        if now:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        run(22)
+    with pytest.raises(EvaluationError, match="has grown from 1 to"):
+        run(60)
