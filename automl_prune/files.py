@@ -126,6 +126,6 @@ def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     digest = metadata.pop(_DIGEST, None)
     if digest is not None and digest != tensors_digest(tensors):
         raise CheckpointError(
-            f"{path} is damaged: its values are not those that were written; restore it or train again"
+            f"{path} is damaged: its values are not those that were written; restore it, or make it again"
         )
     return tensors, metadata

@@ -40,3 +40,14 @@ def seeded(*parts: object) -> Iterator[int]:
         finally:
             random.setstate(python_state)
             np.random.set_state(numpy_state)  # noqa: NPY002
+
+
+@contextmanager
+def deterministic_kernels() -> Iterator[None]:
+    """Let cuDNN choose only algorithms that give the same bits every time; the setting is put back afterwards."""
+    before = torch.backends.cudnn.deterministic
+    torch.backends.cudnn.deterministic = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.deterministic = before

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,7 +17,7 @@ from automl_prune.errors import ConfigError, EvaluationError
 from automl_prune.evaluation.layout import training_format
 from automl_prune.evaluation.score import score
 from automl_prune.files import tensors_digest
-from automl_prune.seeding import derive_seed, seeded
+from automl_prune.seeding import derive_seed, deterministic_kernels, seeded
 from automl_prune.tasks.base import Score, Task, move
 
 DIVERGED = 10.0
@@ -146,24 +145,13 @@ def train(
     kept = None if checkpoint is None else Checkpoint(checkpoint, run.identity())
     start = 0 if kept is None else run.restore(kept)
     for epoch in range(start, recipe.epochs):
-        with _deterministic_kernels():
+        with deterministic_kernels():
             loss = run.epoch(epoch)
         if kept is not None:
             kept.save(run.model, run.optimizer, {"epochs_done": epoch + 1, "first_loss": run.first_loss})
         if on_epoch is not None:
             on_epoch(EpochReport(epoch + 1, loss, score(run.model, task, "val", device)))
     return run.model.to(memory_format=torch.contiguous_format).eval()
-
-
-@contextmanager
-def _deterministic_kernels() -> Iterator[None]:
-    """Let cuDNN choose only algorithms that give the same bits every time; the setting is put back afterwards."""
-    before = torch.backends.cudnn.deterministic
-    torch.backends.cudnn.deterministic = True
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.deterministic = before
 
 
 class _Run:
