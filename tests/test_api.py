@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -156,25 +158,31 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(
     ]
 
 
-def test_finalists_go_on_after_an_interruption(
-    trained: nn.Module, digits_task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_finalists_go_on_in_the_middle_after_an_interruption(
+    result: api.SearchResult, trained: nn.Module, digits_task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    finished: list[int] = []
+    taken: list[tuple[int, int]] = []
     original = Evaluator.finalist
 
-    def counting(self: Evaluator, candidate: Any, recipe: Any, seed: int, on_step: Any) -> Trained:
-        if len(finished) == 1:
-            finished.append(-1)
-            raise KeyboardInterrupt
-        finished.append(seed)
-        return original(self, candidate, recipe, seed, on_step)
+    def watched(
+        self: Evaluator, candidate: Any, recipe: Any, seed: int, checkpoint: Any, on_step: Callable[[int, int], None]
+    ) -> Trained:
+        def step(done: int, total: int) -> None:
+            taken.append((seed, done))
+            if len(taken) == 12:  # 8 steps each: the middle of the second run
+                signal.raise_signal(signal.SIGINT)
+            on_step(done, total)
 
-    monkeypatch.setattr("automl_prune.evaluation.evaluator.Evaluator.finalist", counting)
+        return original(self, candidate, recipe, seed, checkpoint, step)
+
+    monkeypatch.setattr("automl_prune.evaluation.evaluator.Evaluator.finalist", watched)
     with pytest.raises(KeyboardInterrupt):
-        _search(trained, digits_task, tmp_path / "run", trials=2)
-    done = _search(trained, digits_task, tmp_path / "run", trials=2)
-    seeds = [seed for seed in finished if seed != -1]
-    assert len(seeds) == len(set(seeds)) == sum(len(f.runs) for f in done.record.finalists)
+        _search(trained, digits_task, tmp_path / "run")
+    done = _search(trained, digits_task, tmp_path / "run")
+    assert len(taken) == len(set(taken)) == 8 * sum(len(f.runs) for f in done.record.finalists)
+    for mine, whole in zip(done.record.finalists, result.record.finalists, strict=True):
+        assert [(r.val, r.test) for r in mine.runs] == [(r.val, r.test) for r in whole.runs]
+    assert not (tmp_path / "run" / "models" / ".finalists").exists()
 
 
 def test_a_renamed_run_directory_is_still_the_same_study(
