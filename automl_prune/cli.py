@@ -6,6 +6,8 @@ import os
 import shlex
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -15,6 +17,7 @@ from automl_prune.errors import AutomlPruneError, Interrupted
 
 if TYPE_CHECKING:
     from automl_prune.config import Config
+    from automl_prune.events import JsonLines
     from automl_prune.terminal import Terminal
 
 app = typer.Typer(
@@ -30,6 +33,7 @@ app = typer.Typer(
 ConfigArgument = Annotated[Path, typer.Argument(help="A config.yaml.", show_default=False)]
 RunArgument = Annotated[Path, typer.Argument(help="A run directory, e.g. runs/digits.", show_default=False)]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="Override a key: --set search.seed=1. Repeatable.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Events for machines: a JSON object per line on stdout.")]
 RunDirOption = Annotated[Path | None, typer.Option(help="Where everything is written. [default: runs/NAME]")]
 
 
@@ -48,12 +52,32 @@ def _terminal() -> Terminal:
     return Terminal(Console(width=width))
 
 
+@contextmanager
+def _watched(*, json: bool) -> Iterator[Terminal | JsonLines]:
+    """Where a command's progress goes: the terminal, or events, of which an error is the last."""
+    if not json:
+        yield _terminal()
+        return
+    from automl_prune.events import JsonLines
+
+    events = JsonLines(sys.stdout)
+    try:
+        yield events
+    except (KeyboardInterrupt, Interrupted):
+        events.write("error", {"message": "interrupted; the same command resumes", "status": 130})
+        raise
+    except AutomlPruneError as error:
+        events.write("error", {"message": str(error), "status": 2})
+        raise
+
+
 @app.command()
 def search(
     config: ConfigArgument,
     run_dir: RunDirOption = None,
     trials: Annotated[int | None, typer.Option(min=1, help="Trials in all. [default: the config's]")] = None,
     storage: Annotated[str | None, typer.Option(help="Database URL. [default: a journal in the run directory]")] = None,
+    json: JsonOption = False,
     set_: SetOption = None,
 ) -> None:
     """Search for the best models under a budget, or resume the search a run directory holds.
@@ -61,13 +85,20 @@ def search(
     Example: automl-prune search experiments/digits/config.yaml --trials 60
     """
     from automl_prune import api
-    from automl_prune.terminal import front_as_table
+    from automl_prune.events import JsonLines
 
-    view, loaded = _terminal(), _config(config, set_)
-    result = api.search_config(loaded, run_dir or Path("runs") / loaded.name, trials=trials, storage=storage, view=view)
-    view.console.print(front_as_table(result.front, result.record.context, "Pareto front"))
-    view.say(api.verdict(result.record))
-    view.say(f"Report: {result.run_dir / 'report.html'}")
+    with _watched(json=json) as view:
+        loaded = _config(config, set_)
+        where = run_dir or Path("runs") / loaded.name
+        result = api.search_config(loaded, where, trials=trials, storage=storage, view=view)
+        context, verdict, report = result.record.context, api.verdict(result.record), where / "report.html"
+        if isinstance(view, JsonLines):
+            rows = [row.flat(context.metric.name) for row in result.front]
+            view.write("result", {"run_dir": str(where), "report": str(report), "verdict": verdict, "front": rows})
+            return
+        view.show_front(result.front, context)
+        view.say(verdict)
+        view.say(f"Report: {report}")
 
 
 @app.command()
@@ -79,6 +110,7 @@ def train(
         typer.Option(help="Also drive channels to zero: their BatchNorm scales, or all their weights."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the file when it exists.")] = False,
+    json: JsonOption = False,
     set_: SetOption = None,
 ) -> None:
     """Train the dense model: deterministic, with a checkpoint after every epoch; the same command resumes.
@@ -87,9 +119,13 @@ def train(
     """
     from automl_prune import api
     from automl_prune.config import without_secrets
+    from automl_prune.events import JsonLines
 
     command = without_secrets(shlex.join(["automl-prune", *sys.argv[1:]]))
-    api.train(_config(config, set_), output, sparse=sparse, force=force, command=command, view=_terminal())
+    with _watched(json=json) as view:
+        weights = api.train(_config(config, set_), output, sparse=sparse, force=force, command=command, view=view)
+        if isinstance(view, JsonLines):
+            view.write("result", {"weights": str(weights)})
 
 
 @app.command()
@@ -150,6 +186,7 @@ def one_shot(
         bool, typer.Option("--at-once", help="Reconstruct all layers at once: faster, a little worse.")
     ] = False,
     run_dir: RunDirOption = None,
+    json: JsonOption = False,
     set_: SetOption = None,
 ) -> None:
     """Compress now, without any training, and export the verified model.
@@ -157,14 +194,20 @@ def one_shot(
     Example: automl-prune one-shot experiments/digits/config.yaml --widths global
     """
     from automl_prune import api
+    from automl_prune.events import JsonLines
     from automl_prune.terminal import compressed_as_table
 
-    view, loaded = _terminal(), _config(config, set_)
-    where = run_dir or Path("runs") / loaded.name
-    sequential = not at_once
-    result = api.one_shot_config(loaded, where, criterion=criterion, widths=widths, sequential=sequential, view=view)
-    view.console.print(compressed_as_table(result))
-    view.say(f"Exported and verified: {result.directory}")
+    with _watched(json=json) as view:
+        loaded = _config(config, set_)
+        where, sequential = run_dir or Path("runs") / loaded.name, not at_once
+        result = api.one_shot_config(
+            loaded, where, criterion=criterion, widths=widths, sequential=sequential, view=view
+        )
+        if isinstance(view, JsonLines):
+            view.write("result", {"path": str(result.directory), "models": result.flat()})
+            return
+        view.console.print(compressed_as_table(result))
+        view.say(f"Exported and verified: {result.directory}")
 
 
 @app.command()
@@ -209,6 +252,7 @@ def progressive(
     criterion: Annotated[str, typer.Option(help="Which channels of a group go first.")] = "l1",
     samples: Annotated[int | None, typer.Option(min=1, help="Validation samples per proposal. [default: all]")] = None,
     run_dir: RunDirOption = None,
+    json: JsonOption = False,
     set_: SetOption = None,
 ) -> None:
     """Prune the least harmful group a little, fine-tune, repeat until the budget; the same command resumes.
@@ -216,10 +260,14 @@ def progressive(
     Example: automl-prune progressive experiments/digits/config.yaml --steps 8
     """
     from automl_prune import api
+    from automl_prune.events import JsonLines
 
-    loaded = _config(config, set_)
-    where = run_dir or Path("runs") / loaded.name
-    api.progressive_config(loaded, where, steps=steps, criterion=criterion, samples=samples, view=_terminal())
+    with _watched(json=json) as view:
+        loaded = _config(config, set_)
+        where = run_dir or Path("runs") / loaded.name
+        path = api.progressive_config(loaded, where, steps=steps, criterion=criterion, samples=samples, view=view)
+        if isinstance(view, JsonLines):
+            view.write("result", {"path": str(path)})
 
 
 @app.command()
@@ -246,14 +294,13 @@ def front(
     import json as json_module
 
     from automl_prune import api
-    from automl_prune.terminal import front_as_table
 
     record, rows = api.front(run_dir, storage)
     if json:
         print(json_module.dumps([row.flat(record.context.metric.name) for row in rows], indent=1))
         return
     view = _terminal()
-    view.console.print(front_as_table(rows, record.context, "Pareto front"))
+    view.show_front(rows, record.context)
     view.say(api.verdict(record))
 
 

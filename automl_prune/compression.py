@@ -24,7 +24,7 @@ from automl_prune.session import Session, choose_device, environment
 from automl_prune.space import Space
 from automl_prune.study.directory import RunDirectory
 from automl_prune.tasks import Metric, Score, Task
-from automl_prune.view import View
+from automl_prune.view import ModelExported, View
 
 Widths = Literal["uniform", "global", "global_per_cost"]
 """The same fraction of every group; the best channels of all groups; the best per unit of cost they save."""
@@ -59,6 +59,18 @@ class Compressed:
     metric: Metric
     rows: Mapping[str, Scored]
     directory: Path | None
+
+    def flat(self) -> dict[str, dict[str, float]]:
+        """The rows as plain values: costs in their units, and scores, e.g. ``accuracy_val``."""
+        name = self.metric.name
+        return {
+            label: {
+                **{metric: cost.value for metric, cost in row.costs.items()},
+                f"{name}_val": row.val.value,
+                f"{name}_test": row.test.value,
+            }
+            for label, row in self.rows.items()
+        }
 
 
 def compress(
@@ -126,6 +138,7 @@ def compress(
     with view.stage("Exporting") as stage:
         export_model(small, plan, task, output, dense=rebuild(), info=info)
         stage(1, 1)
+    view.tell(ModelExported(str(output)))
     session.model.to(place)
     return Compressed(small, plan, task.metric, rows, output)
 

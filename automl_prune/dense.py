@@ -16,7 +16,7 @@ from automl_prune.files import save_tensors
 from automl_prune.session import choose_device, environment
 from automl_prune.tasks import Task
 from automl_prune.training.baseline import EpochReport, Regulariser, train
-from automl_prune.view import View
+from automl_prune.view import EpochEnded, View
 
 
 def load_or_train(config: Config, task: Task, baseline: Path, view: View) -> nn.Module:
@@ -60,6 +60,7 @@ def train_dense(
     def on_epoch(report: EpochReport) -> None:
         val = task.metric.show(report.val.value)
         view.say(f"Epoch {report.epoch}/{config.training.epochs}: loss {report.loss:.4f}, validation {val}")
+        view.tell(EpochEnded(report.epoch, config.training.epochs, report.loss, report.val.value))
 
     seed = config.search.seed
     with view.stage("Training the dense model") as stage:

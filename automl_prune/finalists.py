@@ -24,7 +24,7 @@ from automl_prune.study.directory import RunDirectory
 from automl_prune.study.record import Finalist, FinalistRun, StudyRecord
 from automl_prune.study.runner import write_finalist
 from automl_prune.study.storage import StudyStorage
-from automl_prune.view import View
+from automl_prune.view import ModelExported, View
 
 
 def choose(record: StudyRecord, count: int) -> tuple[int, ...]:
@@ -156,6 +156,7 @@ def export_finalist(
     if folder.is_dir() and not any(folder.iterdir()):
         folder.rmdir()
     view.say(f"Trial {trial}: exported and verified in {directory.model(trial)}")
+    view.tell(ModelExported(str(directory.model(trial)), trial))
 
 
 def _train_run(

@@ -290,3 +290,21 @@ def test_one_shot_prints_its_table_and_exports(run: Run) -> None:
     status, _, err = run("one-shot", DIGITS, *SHORT, "--criterion", "l3")
     assert status == 2
     assert "unknown name 'l3'; did you mean" in err
+
+
+def test_events_are_json_lines_that_end_with_the_result(run: Run) -> None:
+    status, out, err = run("one-shot", DIGITS, *SHORT, "--criterion", "l1", "--at-once", "--json")
+    assert (status, err) == (0, "")
+    events = [json.loads(line) for line in out.splitlines()]
+    assert {"stage_started", "progress", "stage_ended", "message", "epoch", "model"} <= {e["event"] for e in events}
+    assert events[-1]["event"] == "result"
+    assert events[-1]["path"] == "runs/digits/models/one-shot-l1-uniform"
+    assert events[-1]["models"]["uniform l1"]["macs"] < events[-1]["models"]["dense"]["macs"]
+
+
+def test_an_error_is_the_last_event_and_a_message_on_stderr(run: Run) -> None:
+    status, out, err = run("search", DIGITS, "--json", "--set", "search.trails=3")
+    assert status == 2
+    (event,) = [json.loads(line) for line in out.splitlines()]
+    assert (event["event"], event["status"]) == ("error", 2)
+    assert f"Error: {event['message']}" in err

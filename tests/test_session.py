@@ -18,12 +18,12 @@ from automl_prune.files import load_tensors
 from automl_prune.session import Session
 from automl_prune.space import Space
 from automl_prune.tasks import Task
-from automl_prune.view import Stage
+from automl_prune.view import Silent, Stage
 
 CPU = torch.device("cpu")
 
 
-class Recorder:
+class Recorder(Silent):
     """A view that remembers stages and sentences."""
 
     def __init__(self) -> None:

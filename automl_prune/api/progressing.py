@@ -16,7 +16,7 @@ from automl_prune.study.directory import RunDirectory
 from automl_prune.tasks import Task
 from automl_prune.tasks.bounded import BoundedValidation
 from automl_prune.training.progressive import Cut, Schedule, progressive
-from automl_prune.view import Silent, View
+from automl_prune.view import ModelExported, Silent, View
 
 
 def progressive_config(
@@ -94,4 +94,5 @@ def progressive_config(
     manifest = export_model(small, progress.plan, whole, output, dense=config.build_model(), info=info)
     test = manifest["accuracies"]["onnxruntime"]
     view.say(f"{whole.metric.name}: {show(val.value)} validation, {show(test)} test; exported and verified in {output}")
+    view.tell(ModelExported(str(output)))
     return output

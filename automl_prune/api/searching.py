@@ -12,6 +12,7 @@ from typing import Any
 from torch import nn
 
 from automl_prune.api.reading import best_row, study_name, write_results
+from automl_prune.api.watching import Watcher
 from automl_prune.budget import Budget
 from automl_prune.candidate import Candidate
 from automl_prune.config import Config, EvaluationSection
@@ -20,7 +21,6 @@ from automl_prune.errors import StudyError
 from automl_prune.files import save_tensors, write_text
 from automl_prune.finalists import choose, export_finalist, train_finalist
 from automl_prune.report import FrontRow, front_table
-from automl_prune.report.table import completed
 from automl_prune.sensitivity import known_drops
 from automl_prune.session import Session, choose_device, environment
 from automl_prune.space import Space
@@ -29,8 +29,8 @@ from automl_prune.study.directory import RunDirectory
 from automl_prune.study.record import Point, StudyContext, StudyRecord
 from automl_prune.study.runner import Event, StudySpec, read_study, run_study
 from automl_prune.study.storage import StudyStorage, open_storage
-from automl_prune.tasks import Metric, Task
-from automl_prune.view import Silent, Stage, View
+from automl_prune.tasks import Task
+from automl_prune.view import Silent, View
 from automl_prune.width_errors import errors_of_drops
 from automl_prune.yaml_file import to_yaml
 
@@ -115,7 +115,7 @@ def search(
     identity = session.identity(strategy=strategy)
     name = study_name(directory, storage)
     spec = _spec(session, identity, name, directory, config or {}, strategy=strategy, seed=seed, trials=n_trials)
-    record = _run(session, spec, opened, task.metric, view)
+    record = _run(session, spec, opened, view)
     finetuning = evaluation.finalist(task)
     rebuild = factory or partial(copy.deepcopy, session.model.cpu())
     session.model.to(place)
@@ -226,31 +226,23 @@ def _baselines(session: Session, directory: RunDirectory) -> tuple[Baseline, ...
     return at_several_costs(kinds, lowest=session.space.target_cost)
 
 
-def _run(session: Session, spec: StudySpec, storage: StudyStorage, metric: Metric, view: View) -> StudyRecord:
-    best = _best_so_far(storage, spec.name, metric)
+def _run(session: Session, spec: StudySpec, storage: StudyStorage, view: View) -> StudyRecord:
     with view.stage("Searching") as stage:
+        watcher = Watcher(view, stage, _earlier(storage, spec.name))
 
         def on_event(event: Event) -> None:
-            _show_event(event, metric, spec, best, stage, view)
+            if event.kind in ("notice", "failed", "lost", "handed_back"):
+                where = "" if event.trial is None else f"trial {event.trial} {event.kind.replace('_', ' ')}"
+                view.say(": ".join(part for part in (where, event.message) if part))
+            if event.kind in ("complete", "reused", "failed"):
+                watcher.look(read_study(storage, spec.name))
 
         return run_study(spec, storage, session.projector.candidate, session.evaluator.evaluate, on_event)
 
 
-def _best_so_far(storage: StudyStorage, name: str, metric: Metric) -> list[float]:
-    """The best score of earlier sessions, in a list of one; empty when there is none."""
+def _earlier(storage: StudyStorage, name: str) -> StudyRecord | None:
+    """What earlier sessions left; None when there is nothing yet."""
     try:
-        scores = [evaluation.score.value for _, evaluation in completed(read_study(storage, name))]
-    except StudyError:  # the study is not there yet; whatever else is wrong, running it will say
-        return []
-    return sorted(scores, reverse=metric.higher_is_better)[:1]
-
-
-def _show_event(event: Event, metric: Metric, spec: StudySpec, best: list[float], stage: Stage, view: View) -> None:
-    if event.kind in ("notice", "failed", "lost", "handed_back"):
-        where = "" if event.trial is None else f"trial {event.trial} {event.kind.replace('_', ' ')}"
-        view.say(": ".join(part for part in (where, event.message) if part))
-    if event.evaluation is not None:
-        value = event.evaluation.score.value
-        if not best or metric.better(value, best[0]):
-            best[:] = [value]
-    stage(event.finished, spec.requested, f"best {metric.name} {metric.show(best[0])}" if best else "")
+        return read_study(storage, name)
+    except StudyError:  # whatever else is wrong, running it will say
+        return None

@@ -17,12 +17,12 @@ from automl_prune.criteria import CriterionContext, criteria, load_or_score, nee
 from automl_prune.errors import ConfigError
 from automl_prune.files import load_tensors, save_tensors
 from automl_prune.tasks import Task
-from automl_prune.view import Stage
+from automl_prune.view import Silent, Stage
 
 NAMES = ("l1", "obs", "apoz")
 
 
-class Recorder:
+class Recorder(Silent):
     """A view that remembers stages and sentences."""
 
     def __init__(self) -> None:

@@ -1,13 +1,9 @@
-"""What the command line draws: progress bars on a terminal, plain lines in a pipe or in CI."""
+"""Results as tables for people."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from automl_prune.compression import Compressed
@@ -19,64 +15,6 @@ from automl_prune.sensitivity import Sensitivity
 from automl_prune.study.record import StudyContext
 from automl_prune.tasks import Metric
 from automl_prune.training.unstructured import Sparsified
-from automl_prune.view import Stage, View
-
-_QUIET_SECONDS = 10.0
-"""How often a stage without a terminal prints a line."""
-
-
-class Terminal:
-    """A ``View`` on a console."""
-
-    def __init__(self, console: Console) -> None:
-        self.console = console
-
-    def say(self, message: str) -> None:
-        """Print a sentence that stays."""
-        self.console.print(message, markup=False, highlight=False, soft_wrap=True)
-
-    @contextmanager
-    def stage(self, title: str) -> Iterator[Stage]:
-        """A progress bar while the block runs; lines every ten seconds where there is no terminal."""
-        if not self.console.is_terminal:
-            yield _Lines(self, title)
-            return
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}", markup=False),
-        )
-        with Progress(*columns, console=self.console, transient=True) as progress:
-            task = progress.add_task(title, total=None, note="")
-            yield lambda done, total, note="": progress.update(task, completed=done, total=total, note=note)
-
-
-class _Lines:
-    """A stage as lines of text: when news comes, when it ends, and now and then."""
-
-    def __init__(self, terminal: Terminal, title: str) -> None:
-        self.terminal, self.title = terminal, title
-        self.start = self.last = time.monotonic()
-        self.note = ""
-        self.first: int | None = None
-
-    def __call__(self, done: int, total: int, note: str = "") -> None:
-        now = time.monotonic()
-        self.first = done - 1 if self.first is None else self.first  # a resumed stage starts in the middle
-        if note == self.note and now - self.last < _QUIET_SECONDS:
-            return
-        self.last, self.note = now, note
-        here = done - self.first
-        left = (now - self.start) / here * (total - done) if here > 0 else None
-        tail = f", about {left:.0f} s left" if left else ""
-        self.terminal.say(f"{self.title}: {done}/{total}{tail}{f' ({note})' if note else ''}")
-
-
-_proof: View = Terminal(Console())  # the type checker proves that it is one
 
 
 def compressed_as_table(result: Compressed) -> Table:
@@ -94,21 +32,32 @@ def compressed_as_table(result: Compressed) -> Table:
     return table
 
 
-def front_as_table(rows: Sequence[FrontRow], context: StudyContext, title: str) -> Table:
-    """The front for people: costs as fractions of dense, scores with the half-width of their 95 % interval."""
+def front_as_table(rows: Sequence[FrontRow], context: StudyContext, title: str, *, narrow: bool = False) -> Table:
+    """The front for people: costs and fractions of dense, scores with the half-width of their 95 % interval.
+
+    Args:
+        rows: Of the front.
+        context: Of the study.
+        title: Above the table.
+        narrow: Show costs as fractions alone, which fits 80 columns.
+    """
     metric = context.metric
+
+    def cost(value: float, ratio: float) -> str:
+        return percent(ratio) if narrow else f"{value:,.0f} ({ratio:.1%})"
+
     table = Table(title=title, title_justify="left", caption="± half the 95 % interval", caption_justify="left")
-    for name in ("trial", "origin"):
-        table.add_column(name)
+    table.add_column("trial", no_wrap=True)
+    table.add_column("origin")
     for name in context.dense_costs:
-        table.add_column(f"{name} (of dense)", justify="right")
+        table.add_column(f"{name} (of dense)", justify="right", no_wrap=True)
     for split in ("validation", "test"):
-        table.add_column(f"{split} {metric.name}", justify="right")
+        table.add_column(f"{split} {metric.name}", justify="right", no_wrap=True)
     for row in rows:
-        costs = [f"{row.costs[name].value:,.0f} ({row.costs[name].ratio:.1%})" for name in context.dense_costs]
+        costs = [cost(row.costs[name].value, row.costs[name].ratio) for name in context.dense_costs]
         scores = [plus_minus(metric, row.val), plus_minus(metric, row.test) if row.test else "not measured"]
         table.add_row(f"{row.trial}{' knee' if row.knee else ''}", row.origin, *costs, *scores)
-    costs = [f"{value:,.0f} (100 %)" for value in context.dense_costs.values()]
+    costs = [cost(value, 1) for value in context.dense_costs.values()]
     dense = [plus_minus(metric, Estimate.of([score])) for score in (context.dense_val, context.dense_test)]
     table.add_section()
     table.add_row("dense", "", *costs, *dense)

@@ -1,0 +1,71 @@
+"""From a study's records to what its watchers are told: trials that ended, the front so far, how far it is."""
+
+from __future__ import annotations
+
+from automl_prune.front import ParetoFront
+from automl_prune.report.table import completed, search_points
+from automl_prune.study.record import StudyRecord, TrialRecord
+from automl_prune.view import FrontSoFar, Spot, Stage, TrialEnded, View
+
+
+class Watcher:
+    """Tells a view what is new in a study, whoever worked on it.
+
+    Args:
+        view: Told of trials and fronts.
+        stage: Told how many trials are finished.
+        before: The study as an earlier session left it, whose trials are no news; None for a new one.
+    """
+
+    def __init__(self, view: View, stage: Stage, before: StudyRecord | None) -> None:
+        self._view, self._stage = view, stage
+        self._seen = {trial.number for trial in _ended(before)} if before else set()
+        if before:
+            self.look(before)
+
+    def look(self, record: StudyRecord) -> None:
+        """Compare with what was seen before, and tell the difference."""
+        ended = _ended(record)
+        for trial in ended:
+            if trial.number not in self._seen:
+                self._view.tell(_trial_ended(trial, len(ended), record.requested))
+        self._seen = {trial.number for trial in ended}
+        front = _front(record)
+        self._view.tell(front)
+        metric = record.context.metric
+        best = f"best {metric.name} {metric.show(front.points[-1].score)}" if front.points else ""
+        self._stage(len(ended), record.requested, best)
+
+
+def _ended(record: StudyRecord) -> list[TrialRecord]:
+    return [trial for trial in record.trials if trial.state in ("complete", "failed")]
+
+
+def _trial_ended(trial: TrialRecord, finished: int, requested: int) -> TrialEnded:
+    evaluation = trial.evaluation
+    if evaluation is None:
+        return TrialEnded(trial.number, trial.state, trial.origin, finished, requested, reason=trial.reason)
+    costs = {name: cost.value for name, cost in evaluation.costs.items()}
+    score = evaluation.score.value
+    return TrialEnded(
+        trial.number, trial.state, trial.origin, finished, requested, score, costs, feasible=trial.feasible
+    )
+
+
+def _front(record: StudyRecord) -> FrontSoFar:
+    context = record.context
+    metric, cost = context.metric, context.cost
+    front = ParetoFront.of(search_points(record), higher_is_better=metric.higher_is_better)
+    spots = {
+        trial.number: Spot(trial.number, evaluation.costs[cost].ratio, evaluation.score.value, trial.origin)
+        for trial, evaluation in completed(record)
+        if trial.feasible
+    }
+    return FrontSoFar(
+        metric.name,
+        metric.percent,
+        metric.higher_is_better,
+        cost,
+        tuple(spots[number] for number in front.trials),
+        tuple(spot for number, spot in spots.items() if number not in front.trials),
+    )
