@@ -77,12 +77,22 @@ def search(
     run_dir: RunDirOption = None,
     trials: Annotated[int | None, typer.Option(min=1, help="Trials in all. [default: the config's]")] = None,
     storage: Annotated[str | None, typer.Option(help="Database URL. [default: a journal in the run directory]")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes that search. [default: 1, or one per device]")
+    ] = None,
+    devices: Annotated[
+        str | None, typer.Option(help="Given out to the workers in turn, e.g. cuda:0,cuda:1. [default: the config's]")
+    ] = None,
+    artifacts: Annotated[
+        str | None,
+        typer.Option(help="Folder or s3://bucket/prefix for workers on other machines. [default: the run directory]"),
+    ] = None,
     json: JsonOption = False,
     set_: SetOption = None,
 ) -> None:
     """Search for the best models under a budget, or resume the search a run directory holds.
 
-    Example: automl-prune search experiments/digits/config.yaml --trials 60
+    Example: automl-prune search experiments/digits/config.yaml --trials 60 --workers 2
     """
     from automl_prune import api
     from automl_prune.events import JsonLines
@@ -90,7 +100,9 @@ def search(
     with _watched(json=json) as view:
         loaded = _config(config, set_)
         where = run_dir or Path("runs") / loaded.name
-        result = api.search_config(loaded, where, trials=trials, storage=storage, view=view)
+        given = tuple(name.strip() for name in devices.split(",")) if devices else ()
+        team = api.Team(workers or max(1, len(given)), given, artifacts)
+        result = api.search_config(loaded, where, trials=trials, storage=storage, workers=team, view=view)
         context, verdict, report = result.record.context, api.verdict(result.record), where / "report.html"
         if isinstance(view, JsonLines):
             rows = [row.flat(context.metric.name) for row in result.front]

@@ -16,7 +16,7 @@ from torch import nn
 from automl_prune.budget import Budget
 from automl_prune.errors import BudgetError, CheckpointError, ConfigError, ModelError
 from automl_prune.evaluation import FineTuning, Recipe
-from automl_prune.factories import call, import_function
+from automl_prune.factories import call, check_trust, import_function
 from automl_prune.files import load_tensors
 from automl_prune.registry import nearest
 from automl_prune.seeding import seeded
@@ -200,21 +200,40 @@ class Config(_Section):
         folder = path.resolve().parent
         values = read_mapping(path, "a config.yaml with model, data, budget and space")
         values = _with_paths(values, folder, final=not overrides)
+        return cls.of({"name": folder.name, **values}, overrides, source=str(path))
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any], overrides: Sequence[str] = (), *, source: str) -> Config:
+        """A configuration from plain values, such as those of a study; relative paths are looked up as in overrides.
+
+        Raises:
+            ConfigError: As ``load``; ``source`` names where the values come from.
+        """
         for override in overrides:
             values = overridden(values, override)
         values = _with_paths(values, Path.cwd(), final=True)
         given = {key: value for key, value in values.items() if value is not None}  # an empty section is an absent one
         try:
-            return cls.model_validate({"name": folder.name, **given})
+            return cls.model_validate(given)
         except ValidationError as error:
-            raise ConfigError(explain(error, cls, str(path))) from error
+            raise ConfigError(explain(error, cls, source)) from error
+
+    def check_trust(self, trusted: Sequence[str]) -> None:
+        """Refuse factories of packages that are not trusted; for configurations that somebody else has written.
+
+        Raises:
+            ConfigError: See ``factories.check_trust``.
+        """
+        check_trust(self.model.factory, "model.factory", trusted)
+        if "factory" in self.data:
+            check_trust(str(self.data["factory"]), "data.factory", trusted)
 
     def resolved(self) -> dict[str, Any]:
         """Plain values with absolute paths that ``load`` reads back to an equal configuration.
 
         Passwords and tokens are taken out: whoever loads it again gives them anew.
         """
-        plain: dict[str, Any] = _without_secrets(self.model_dump(mode="json"))
+        plain: dict[str, Any] = redacted(self.model_dump(mode="json"))
         return plain
 
     def load_space(self) -> Space:
@@ -298,14 +317,15 @@ def without_secrets(text: str) -> str:
     return _SECRET_QUERY.sub(r"\1***", _PASSWORD_IN_URL.sub(r"\1@", text))
 
 
-def _without_secrets(value: Any) -> Any:
+def redacted(value: Any) -> Any:
+    """Plain values without the passwords and tokens in them."""
     if isinstance(value, str):
         return without_secrets(value)
     if isinstance(value, list):
-        return [_without_secrets(item) for item in value]
+        return [redacted(item) for item in value]
     if isinstance(value, dict):
         return {
-            key: "***" if isinstance(item, str) and _SECRET_KEY.fullmatch(key) else _without_secrets(item)
+            key: "***" if isinstance(item, str) and _SECRET_KEY.fullmatch(key) else redacted(item)
             for key, item in value.items()
         }
     return value

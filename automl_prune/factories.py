@@ -5,11 +5,14 @@ from __future__ import annotations
 import importlib
 import inspect
 import traceback
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
 
 from automl_prune.errors import AutomlPruneError, ConfigError
 from automl_prune.registry import nearest
+
+TRUSTED: Final = ("automl_prune.models", "automl_prune.tasks", "torchvision.models")
+"""Packages whose functions build models and data and do nothing else, whatever their arguments."""
 
 _NAMED = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
@@ -41,6 +44,34 @@ def import_function(reference: str, key: str) -> Callable[..., Any]:
         what = "has no function" if function is None else f"has {type(function).__name__}, not a function,"
         raise ConfigError(f"{key}: {module_name} {what} {name!r}; {nearest(name, public)}")
     return function  # type: ignore[no-any-return]  # a user's function
+
+
+def check_trust(reference: str, key: str, trusted: Sequence[str]) -> None:
+    """Refuse a function that somebody else has named, unless its package is trusted; nothing else is imported.
+
+    Whoever can write a study or a run directory could otherwise have any function called with any arguments.
+
+    Args:
+        reference: ``package.module:function``.
+        key: Where in the configuration it stands, for messages.
+        trusted: Packages, or modules of packages, besides ``TRUSTED``. The function must be defined there, not
+            only be within reach.
+
+    Raises:
+        ConfigError: It is not trusted; the message says how to trust it.
+    """
+    allowed = (*TRUSTED, *trusted)
+    module = reference.partition(":")[0]
+    home = getattr(import_function(reference, key), "__module__", "") if _is_within(module, allowed) else module
+    if not _is_within(str(home), allowed):
+        raise ConfigError(
+            f"{key} is {reference!r}, which would run code of {str(home)!r}, named by the study and not by you; if you "
+            f"know that package and it is installed here, add --trust {str(home).partition('.')[0]}"
+        )
+
+
+def _is_within(module: str, packages: Sequence[str]) -> bool:
+    return any(module == package or module.startswith(f"{package}.") for package in packages)
 
 
 def call(factory: Callable[..., Any], arguments: Mapping[str, Any], label: str, key: str) -> Any:

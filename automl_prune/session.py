@@ -72,16 +72,43 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def trace_and_prove(model: nn.Module, task: Task, device: torch.device, view: View) -> ChannelGraph:
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What another process has found of the same model and data, so that it is not found again.
+
+    Attributes:
+        groups: Digest of the proved channel graph.
+        protected: Reason by name of the groups that the proof protected, and of other channels that are skipped.
+        dense_val: The dense model's score on validation data.
+        dense_test: The dense model's score on test data.
+    """
+
+    groups: str
+    protected: Mapping[str, str]
+    dense_val: Score
+    dense_test: Score
+
+    def proved(self, graph: ChannelGraph) -> ChannelGraph | None:
+        """The graph as it was proved; None when that cannot be told from these findings."""
+        protected = {name: reason for name, reason in self.protected.items() if name in graph.widths}
+        graph = graph.without(protected)
+        return graph if graph.digest == self.groups else None
+
+
+def trace_and_prove(
+    model: nn.Module, task: Task, device: torch.device, view: View, findings: Findings | None = None
+) -> ChannelGraph:
     """The model's proved channel graph; says what was found.
 
     Raises:
         ModelError: Nothing is prunable; the message holds the reasons.
     """
     example = tuple(tensor.to(device) for tensor in task.example_inputs)
-    graph = ChannelGraph.trace(model, example)
-    with view.stage("Proving channel groups") as stage:
-        graph = prove(model, graph, example, on_step=stage)
+    traced = ChannelGraph.trace(model, example)
+    graph = findings.proved(traced) if findings else None
+    if graph is None:
+        with view.stage("Proving channel groups") as stage:
+            graph = prove(model, traced, example, on_step=stage)
     if not graph.groups:
         reasons = "; ".join(f"{s.name}: {s.reason}" for s in graph.skipped[:5])
         raise ModelError(f"no channel of the model can be pruned ({reasons})")
@@ -190,18 +217,20 @@ class Session:
         view: View,
         calibration: Path | None = None,
         ranking: Path | None = None,
+        findings: Findings | None = None,
     ) -> Session:
         """Trace, prove, check that the budget can be reached, calibrate, and score the dense model.
 
         ``calibration`` and ``ranking`` are the files where the calibration and the scores that come from it are
-        kept; they are made when something needs them.
+        kept; they are made when something needs them. With ``findings``, groups are proved and the dense model is
+        scored only where these do not say the result.
 
         Raises:
             ModelError: The model cannot run or be pruned.
             BudgetError: The budget cannot be reached; the message holds the reachable minimum.
         """
         model = model.to(device).eval()
-        graph = trace_and_prove(model, task, device, view)
+        graph = trace_and_prove(model, task, device, view, findings)
         limits = budget.limits(graph.dense_costs)
         found = calibrate(model, graph, task, recipe, space.criteria, calibration, seed=seed, device=device, view=view)
         scores = rank(graph, CriterionContext.of(model, seed, found), space.criteria, ranking, view)
@@ -212,11 +241,14 @@ class Session:
             view.say(
                 f"Reachable {metric}: {least / dense:.1%} to {most / dense:.1%} of dense ({least:,.0f} to {most:,.0f})"
             )
-        with view.stage("Scoring the dense model") as stage:
-            dense_val = score(model, task, "val", device)
-            stage(1, 2)
-            dense_test = score(model, task, "test", device)
-            stage(2, 2)
+        if findings is not None:
+            dense_val, dense_test = findings.dense_val, findings.dense_test
+        else:
+            with view.stage("Scoring the dense model") as stage:
+                dense_val = score(model, task, "val", device)
+                stage(1, 2)
+                dense_test = score(model, task, "test", device)
+                stage(2, 2)
         show = task.metric.show
         view.say(f"Dense {task.metric.name}: {show(dense_val.value)} validation, {show(dense_test.value)} test")
         evaluator = Evaluator(model, graph, task, scores, recipe, device, found)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from automl_prune.api.analysing import sensitivity
 from automl_prune.api.compressing import one_shot, one_shot_config
 from automl_prune.api.exporting import export
+from automl_prune.api.launching import Team
 from automl_prune.api.profiling import Profile, profile
 from automl_prune.api.progressing import progressive_config
 from automl_prune.api.reading import front, read, report, status, verdict
@@ -13,6 +14,7 @@ from automl_prune.api.sparsifying import sparsify
 from automl_prune.api.training import train
 
 __all__ = [
-    "Profile", "SearchResult", "export", "front", "one_shot", "one_shot_config", "profile", "progressive_config",
-    "read", "report", "search", "search_config", "sensitivity", "sparsify", "status", "train", "verdict",
+    "Profile", "SearchResult", "Team", "export", "front", "one_shot", "one_shot_config", "profile",
+    "progressive_config", "read", "report", "search", "search_config", "sensitivity", "sparsify", "status", "train",
+    "verdict",
 ]  # fmt: skip

@@ -11,13 +11,14 @@ from typing import Any
 
 from torch import nn
 
+from automl_prune.api.launching import Team, open_to_workers, run_workers
 from automl_prune.api.reading import best_row, study_name, write_results
 from automl_prune.api.watching import Watcher
 from automl_prune.budget import Budget
 from automl_prune.candidate import Candidate
-from automl_prune.config import Config, EvaluationSection
+from automl_prune.config import Config, EvaluationSection, redacted
 from automl_prune.dense import load_or_train
-from automl_prune.errors import StudyError
+from automl_prune.errors import ConfigError, StudyError
 from automl_prune.files import save_tensors, write_text
 from automl_prune.finalists import choose, export_finalist, train_finalist
 from automl_prune.report import FrontRow, front_table
@@ -27,7 +28,7 @@ from automl_prune.space import Space
 from automl_prune.study.baselines import Baseline, Make, at_several_costs
 from automl_prune.study.directory import RunDirectory
 from automl_prune.study.record import Point, StudyContext, StudyRecord
-from automl_prune.study.runner import Event, StudySpec, read_study, run_study
+from automl_prune.study.runner import Event, StudySpec, read_study, run_study, start_study
 from automl_prune.study.storage import StudyStorage, open_storage
 from automl_prune.tasks import Task
 from automl_prune.view import Silent, View
@@ -69,6 +70,7 @@ def search(
     device: str = "auto",
     storage: str | None = None,
     config: Mapping[str, Any] | None = None,
+    workers: int | Team = 1,
     view: View | None = None,
 ) -> SearchResult:
     """Search for the best models under a budget, or resume the search a run directory holds.
@@ -86,7 +88,8 @@ def search(
         seed: Of everything random.
         device: ``auto`` or a torch device.
         storage: URL of a database; by default a journal file in ``run_dir``.
-        config: What to record as the study's configuration.
+        config: What to record as the study's configuration, without its secrets.
+        workers: How many processes search, and on what; more than one build model and data anew, and need ``config``.
         view: Where progress goes.
 
     Raises:
@@ -95,6 +98,13 @@ def search(
         ModelError: The model cannot run or be pruned.
     """
     view, evaluation, directory = view or Silent(), evaluation or EvaluationSection(), RunDirectory(Path(run_dir))
+    team = Team(workers) if isinstance(workers, int) else workers
+    launcher = team.launcher()
+    if launcher is not None and not config:
+        raise ConfigError(
+            f"{team.workers} workers are processes that build the model and the data anew, which needs a "
+            "configuration; give config, or start the search from a config.yaml"
+        )
     place = choose_device(device)
     recipe, space = evaluation.recipe(), space or Space()
     opened = open_storage(storage, directory.path)
@@ -114,8 +124,16 @@ def search(
         save_tensors(directory.baseline, session.model.state_dict())
     identity = session.identity(strategy=strategy)
     name = study_name(directory, storage)
-    spec = _spec(session, identity, name, directory, config or {}, strategy=strategy, seed=seed, trials=n_trials)
-    record = _run(session, spec, opened, view)
+    recorded = redacted(dict(config or {}))
+    spec = _spec(session, identity, name, directory, recorded, strategy=strategy, seed=seed, trials=n_trials)
+    if recorded:
+        start_study(spec, opened)
+        open_to_workers(team, spec, opened, directory)
+    if launcher is not None and config:
+        run_workers(launcher, spec, opened, view, url=storage, run_dir=directory.path, config=config)
+        record = read_study(opened, name)
+    else:
+        record = _run(session, spec, opened, view)
     finetuning = evaluation.finalist(task)
     rebuild = factory or partial(copy.deepcopy, session.model.cpu())
     session.model.to(place)
@@ -128,15 +146,20 @@ def search(
 
 
 def search_config(
-    config: Config, run_dir: Path, *, trials: int | None = None, storage: str | None = None, view: View | None = None
+    config: Config,
+    run_dir: Path,
+    *,
+    trials: int | None = None,
+    storage: str | None = None,
+    workers: int | Team = 1,
+    view: View | None = None,
 ) -> SearchResult:
     """``search`` as a configuration says; the resolved configuration is written into the run directory."""
     view, directory = view or Silent(), RunDirectory(run_dir)
     task, space = config.build_task(), config.load_space()
     model = load_or_train(config, task, directory.baseline, view)
-    resolved = config.resolved()
     if not directory.config.is_file():
-        write_text(directory.config, to_yaml(resolved))
+        write_text(directory.config, to_yaml(config.resolved()))
     return search(
         model=model,
         task=task,
@@ -150,7 +173,8 @@ def search_config(
         seed=config.search.seed,
         device=config.device,
         storage=storage,
-        config=resolved,
+        config=config.model_dump(mode="json"),
+        workers=workers,
         view=view,
     )
 

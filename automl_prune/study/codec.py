@@ -35,6 +35,7 @@ IDENTITY: Final = "identity"
 CONTEXT: Final = "context"
 REQUESTED: Final = "requested"
 FINALIST: Final = "finalist:"
+INVITATION: Final = "invitation"
 
 SEARCH: Final = "search"
 """Origin of the trials that a strategy proposed."""

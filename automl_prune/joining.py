@@ -1,0 +1,153 @@
+"""One more worker of a study that runs already, on this machine or another: all it needs comes with the study."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from automl_prune.config import Config, load_weights
+from automl_prune.errors import StudyError
+from automl_prune.files import tensors_digest
+from automl_prune.session import Findings, Session, choose_device
+from automl_prune.space import Space
+from automl_prune.study.invitation import Invitation, fetch, read_invitation, take_part
+from automl_prune.study.storage import open_storage
+from automl_prune.study.worker import Event, OnEvent
+from automl_prune.view import Silent, View
+
+BASELINE = "baseline"
+CALIBRATION = "calibration"
+SCORES = "scores"
+
+
+def join(
+    run_dir: Path | None,
+    *,
+    storage: str | None = None,
+    study: str | None = None,
+    artifacts: str | Path | None = None,
+    config: Mapping[str, Any] | None = None,
+    overrides: Sequence[str] = (),
+    trusted: Sequence[str] = (),
+    number: int | None = None,
+    device: str | None = None,
+    requested: int | None = None,
+    on_event: OnEvent,
+    view: View | None = None,
+) -> Invitation:
+    """Work on a study until its trials are finished, by whomever.
+
+    Args:
+        run_dir: Of the search; None for a study in a database.
+        storage: URL of that database.
+        study: Name in the storage; by default the only one.
+        artifacts: Where the study's files lie, seen from here; by default ``run_dir``, or where the study says.
+        config: Of the caller's own, instead of the study's; it is trusted.
+        overrides: ``"a.b=value"`` each, e.g. where the data lie on this machine.
+        trusted: Packages whose functions the study's configuration may name (see ``factories.check_trust``).
+        number: Of this worker among those of the study; by default one that no other process has.
+        device: Instead of the configuration's.
+        requested: Trials in all; by default as many as the study wants.
+        on_event: Told what happens.
+        view: Where progress goes.
+
+    Returns:
+        The study's invitation, as it was taken.
+
+    Raises:
+        StudyError: There is no such study, or this machine has another model, data or version; all is listed.
+        CheckpointError: A file of the study is missing or was changed.
+        ConfigError: The configuration names code that is not trusted.
+    """
+    if run_dir is None and storage is None:
+        raise StudyError("name the study to join: RUN_DIR, or --storage URL --study NAME")
+    view = view or Silent()
+    opened = open_storage(storage, run_dir or Path())
+    invitation = read_invitation(opened, study)
+    _check_versions(invitation)
+    loaded = Config.of(config or invitation.context.config, overrides, source=f"the configuration of {opened.location}")
+    if config is None:
+        loaded.check_trust(trusted)
+    with tempfile.TemporaryDirectory(prefix="automl-prune-") as folder:
+        files = fetch(invitation, Path(folder), artifacts or run_dir)
+        session = _prepare(loaded, invitation, files, device, view)
+    take_part(
+        invitation,
+        opened,
+        session.projector,
+        session.evaluator.evaluate,
+        requested=requested,
+        number=number,
+        on_event=on_event,
+    )
+    return invitation
+
+
+def work(*, run_dir: str, number: int, device: str | None, say: Callable[[str], None], **options: Any) -> None:
+    """``join`` for a launcher: JSON-ready arguments, and sentences about what is out of the ordinary."""
+
+    def on_event(event: Event) -> None:
+        if event.kind in ("notice", "failed", "lost", "handed_back"):
+            where = "" if event.trial is None else f"trial {event.trial} {event.kind.replace('_', ' ')}"
+            say(": ".join(part for part in (where, event.message) if part))
+
+    join(Path(run_dir), number=number, device=device, on_event=on_event, **options)
+
+
+def _prepare(
+    config: Config, invitation: Invitation, files: Mapping[str, Path], device: str | None, view: View
+) -> Session:
+    """The session, proved to be that of the other workers."""
+    task, model = config.build_task(), config.build_model()
+    if BASELINE not in files:
+        raise StudyError(f"study {invitation.name!r} names no weights of the dense model; run the search again")
+    load_weights(model, files[BASELINE])
+    # before anything is computed, and perhaps found in a file, that rests on these
+    invitation.verify({"model": tensors_digest(model.state_dict()), "data": task.digest})
+    context = invitation.context
+    findings = Findings(
+        groups=str(invitation.identity.get("channel groups")),
+        protected={name: reason for name, _, reason in context.skipped},
+        dense_val=context.dense_val,
+        dense_test=context.dense_test,
+    )
+    session = Session.prepare(
+        model,
+        task,
+        config.parsed_budget(),
+        Space.parse(invitation.identity.get("space"), source=f"the search space of study {invitation.name!r}"),
+        config.evaluation.recipe(),
+        seed=config.search.seed,
+        device=choose_device(device or config.device),
+        view=view,
+        calibration=files.get(CALIBRATION),
+        ranking=files.get(SCORES),
+        findings=findings,
+    )
+    invitation.verify(session.identity(strategy=config.search.strategy))
+    return session
+
+
+def _check_versions(invitation: Invitation) -> None:
+    """Evaluations of another version of this package, or of another minor version of torch, are not comparable."""
+    stored = invitation.context.environment
+    now = {"automl-prune": version("automl-prune"), "torch": version("torch")}
+    cut = {"automl-prune": None, "torch": 2}
+    wrong = [
+        f"{name}: the study has {stored.get(name, 'none')}, this machine {mine}"
+        for name, mine in now.items()
+        if _parts(stored.get(name, ""), cut[name]) != _parts(mine, cut[name])
+    ]
+    if wrong:
+        raise StudyError(
+            f"this machine's packages do not fit study {invitation.name!r}; what differs:\n  "
+            + "\n  ".join(wrong)
+            + "\ninstall the study's versions here"
+        )
+
+
+def _parts(text: str, count: int | None) -> list[str]:
+    return text.split("+")[0].split(".")[:count]

@@ -1,0 +1,8 @@
+"""Where workers run: in processes of this machine, or wherever a cluster's engine places them."""
+
+from __future__ import annotations
+
+from automl_prune.launchers.base import Launcher, Say, cores, threads_each
+from automl_prune.launchers.processes import LocalProcesses
+
+__all__ = ["Launcher", "LocalProcesses", "Say", "cores", "threads_each"]
