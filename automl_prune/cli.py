@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from automl_prune import cli_workers
 from automl_prune.errors import AutomlPruneError, Interrupted
 
 if TYPE_CHECKING:
@@ -44,12 +45,9 @@ def _config(path: Path, overrides: list[str] | None) -> Config:
 
 
 def _terminal() -> Terminal:
-    from rich.console import Console
+    from automl_prune.terminal import open_terminal
 
-    from automl_prune.terminal import Terminal
-
-    width = None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", "140"))
-    return Terminal(Console(width=width))
+    return open_terminal()
 
 
 @contextmanager
@@ -344,6 +342,9 @@ def report(run_dir: RunArgument, storage: Annotated[str | None, typer.Option(hel
     from automl_prune import api
 
     _terminal().say(f"Report: {api.report(run_dir, storage)}")
+
+
+app.add_typer(cli_workers.app)
 
 
 @app.callback(invoke_without_command=True)

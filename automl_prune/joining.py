@@ -90,11 +90,18 @@ def work(*, run_dir: str, number: int, device: str | None, say: Callable[[str], 
     """``join`` for a launcher: JSON-ready arguments, and sentences about what is out of the ordinary."""
 
     def on_event(event: Event) -> None:
-        if event.kind in ("notice", "failed", "lost", "handed_back"):
-            where = "" if event.trial is None else f"trial {event.trial} {event.kind.replace('_', ' ')}"
-            say(": ".join(part for part in (where, event.message) if part))
+        if said := in_words(event):
+            say(said)
 
     join(Path(run_dir), number=number, device=device, on_event=on_event, **options)
+
+
+def in_words(event: Event) -> str:
+    """A sentence about an event that is out of the ordinary; empty for others."""
+    if event.kind not in ("notice", "failed", "lost", "handed_back"):
+        return ""
+    where = "" if event.trial is None else f"trial {event.trial} {event.kind.replace('_', ' ')}"
+    return ": ".join(part for part in (where, event.message) if part)
 
 
 def _prepare(

@@ -28,6 +28,7 @@ COMMANDS = (
     "front",
     "export",
     "report",
+    "worker",
 )
 DIGITS = Path(__file__).parents[1] / "experiments" / "digits" / "config.yaml"
 # a tiny network and training split, so that an epoch takes a moment

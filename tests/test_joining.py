@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -103,8 +104,7 @@ def test_whatever_differs_is_refused_by_name(overrides: list[str], differs: str,
 
 
 def test_another_version_is_refused(open_study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    installed = joining.version
-    monkeypatch.setattr(joining, "version", lambda name: "1.0.1" if name == "torch" else installed(name))
+    monkeypatch.setattr(joining, "version", lambda name: "1.0.1" if name == "torch" else version(name))
     with pytest.raises(StudyError, match=r"torch: the study has .*, this machine 1\.0\.1"):
         _join(open_study)
 
@@ -161,7 +161,18 @@ def test_a_study_cannot_make_a_worker_run_its_code(
 def test_several_workers_are_interrupted_and_resumed_to_the_exact_total(tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     settings = [part for override in TINY for part in ("--set", override)]
-    command = [*COMMAND, "search", str(DIGITS), "--run-dir", str(run_dir), "--trials", "12", "--workers", "2", *settings]
+    command = [
+        *COMMAND,
+        "search",
+        str(DIGITS),
+        "--run-dir",
+        str(run_dir),
+        "--trials",
+        "12",
+        "--workers",
+        "2",
+        *settings,
+    ]
     process = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     _wait_until(lambda: _finished(run_dir) >= 1)
     process.send_signal(signal.SIGTERM)

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from automl_prune.api.watching import Watcher
 from automl_prune.errors import ConfigError
-from automl_prune.joining import BASELINE, CALIBRATION, SCORES
+from automl_prune.joining import BASELINE, CALIBRATION, SCORES, in_words, join
 from automl_prune.launchers import Launcher, LocalProcesses
 from automl_prune.session import choose_device
 from automl_prune.study.artifacts import open_artifacts
 from automl_prune.study.directory import RunDirectory
 from automl_prune.study.invitation import invite
-from automl_prune.study.progress import progress
-from automl_prune.study.runner import StudySpec
+from automl_prune.study.record import StudyRecord
+from automl_prune.study.runner import Event, StudySpec, read_study
 from automl_prune.study.storage import StudyStorage
-from automl_prune.tasks import Metric
-from automl_prune.view import View
+from automl_prune.view import Silent, View
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,6 @@ def run_workers(
     launcher: Launcher,
     spec: StudySpec,
     storage: StudyStorage,
-    metric: Metric,
     view: View,
     *,
     url: str | None,
@@ -70,7 +69,6 @@ def run_workers(
         launcher: Starts them.
         spec: As the study was started.
         storage: Where it lives.
-        metric: Of its scores.
         view: Shows the progress of all workers as one.
         url: Of the storage, if it is no journal.
         run_dir: Of the search.
@@ -78,14 +76,55 @@ def run_workers(
     """
     options = {"run_dir": str(run_dir.resolve()), "storage": url, "study": spec.name, "requested": spec.requested}
     with view.stage("Searching") as stage:
+        record = read_study(storage, spec.name)
+        watcher, seen = Watcher(view, stage, record), _finished(record)
 
-        def tick() -> bool:
-            now = progress(storage, spec.name, spec.requested, higher_is_better=metric.higher_is_better)
-            note = "" if now.best is None else f"best {metric.name} {metric.show(now.best)}"
-            stage(now.finished, spec.requested, note)
-            return now.finished >= spec.requested
+        def tick() -> None:
+            nonlocal seen
+            record = read_study(storage, spec.name)
+            if _finished(record) > seen:
+                seen = _finished(record)
+                watcher.look(record)
 
-        if not tick():
+        if seen < spec.requested:
             view.say(launcher.describe())
             launcher.run("automl_prune.joining:work", {**options, "config": dict(config)}, view.say, tick)
             tick()
+
+
+def _finished(record: StudyRecord) -> int:
+    return sum(trial.state in ("complete", "failed") for trial in record.trials)
+
+
+def worker(
+    run_dir: Path | None,
+    *,
+    storage: str | None = None,
+    study: str | None = None,
+    artifacts: str | None = None,
+    overrides: Sequence[str] = (),
+    trusted: Sequence[str] = (),
+    device: str | None = None,
+    view: View | None = None,
+) -> None:
+    """Join a running study from this or another machine; see ``joining.join``, and its errors."""
+    view = view or Silent()
+    with view.stage("Searching") as stage:
+
+        def on_event(event: Event) -> None:
+            if said := in_words(event):
+                view.say(said)
+            stage(event.finished, event.requested, "" if event.trial is None else f"trial {event.trial}")
+
+        invitation = join(
+            run_dir,
+            storage=storage,
+            study=study,
+            artifacts=artifacts,
+            overrides=overrides,
+            trusted=trusted,
+            device=device,
+            on_event=on_event,
+            view=view,
+        )
+    view.say(f"All {invitation.requested} trials of study {invitation.name} are finished")

@@ -21,6 +21,7 @@ from automl_prune.dense import load_or_train
 from automl_prune.errors import ConfigError, StudyError
 from automl_prune.files import save_tensors, write_text
 from automl_prune.finalists import choose, export_finalist, train_finalist
+from automl_prune.joining import in_words
 from automl_prune.report import FrontRow, front_table
 from automl_prune.sensitivity import known_drops
 from automl_prune.session import Session, choose_device, environment
@@ -255,9 +256,8 @@ def _run(session: Session, spec: StudySpec, storage: StudyStorage, view: View) -
         watcher = Watcher(view, stage, _earlier(storage, spec.name))
 
         def on_event(event: Event) -> None:
-            if event.kind in ("notice", "failed", "lost", "handed_back"):
-                where = "" if event.trial is None else f"trial {event.trial} {event.kind.replace('_', ' ')}"
-                view.say(": ".join(part for part in (where, event.message) if part))
+            if said := in_words(event):
+                view.say(said)
             if event.kind in ("complete", "reused", "failed"):
                 watcher.look(read_study(storage, spec.name))
 

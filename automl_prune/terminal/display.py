@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -129,6 +130,12 @@ class _Bar:
             times += f", about {duration(max(0, int(self._end - self.pace.seconds)))} left"
         line.add_row(self.title, bar, self.steps, times)
         return Group(line, Text(self.note)) if self.note else line
+
+
+def open_terminal() -> Terminal:
+    """The console; in a pipe as wide as ``COLUMNS`` says."""
+    width = None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", "140"))
+    return Terminal(Console(width=width))
 
 
 class _Lines:

@@ -35,7 +35,7 @@ def test_every_worker_gets_its_arguments_its_device_and_its_threads(tmp_path: Pa
 def test_threads_never_outnumber_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     assert threads_each(1) == cores()
-    assert all(1 <= threads_each(n) and n * threads_each(n) <= max(n, cores()) for n in range(1, 2 * cores() + 2))
+    assert all(threads_each(n) >= 1 and n * threads_each(n) <= max(n, cores()) for n in range(1, 2 * cores() + 2))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     assert threads_each(1) == 1
     assert LocalProcesses(2).describe() == f"2 workers with 1 thread each on {cores()} core{'s' * (cores() > 1)}"

@@ -1,0 +1,48 @@
+"""Commands for studies with several workers, on one machine or many."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer()
+
+TrustOption = Annotated[
+    list[str] | None,
+    typer.Option("--trust", help="Package whose functions the study's configuration may name. Repeatable."),
+]
+
+
+@app.command()
+def worker(
+    run_dir: Annotated[Path | None, typer.Argument(help="Of the search, e.g. on a shared disk.")] = None,
+    storage: Annotated[str | None, typer.Option(help="Instead: the study's database URL.")] = None,
+    study: Annotated[str | None, typer.Option(help="Its name there. [default: the only one]")] = None,
+    artifacts: Annotated[
+        str | None, typer.Option(help="Folder or s3://bucket/prefix of its files. [default: where the study says]")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="E.g. cuda:1. [default: the config's]")] = None,
+    trust: TrustOption = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="What differs here: --set data.root=/data/images. Repeatable.")
+    ] = None,
+) -> None:
+    """Join a running study from this or another machine: all it needs comes with the study, except the data.
+
+    Example: automl-prune worker --storage postgresql://me@host/prune --study flowers --set data.root=/data/flowers
+    """
+    from automl_prune import api
+    from automl_prune.terminal import open_terminal
+
+    api.worker(
+        run_dir,
+        storage=storage,
+        study=study,
+        artifacts=artifacts,
+        overrides=set_ or (),
+        trusted=trust or (),
+        device=device,
+        view=open_terminal(),
+    )
