@@ -62,18 +62,19 @@ def _card(data: ReportData, row: TrialRow, finalist: FrontRow | None, names: Map
         raise ValueError(f"trial {row.trial.number} is {row.trial.state}; only a completed one has a card")
     metric = context.metric
     facts = [
-        (f"{metric.name}, validation, rung {evaluation.rung}", plus_minus(metric, Estimate.of([evaluation.score])))
+        (f"{metric.name}, validation (rung {evaluation.rung})", plus_minus(metric, Estimate.of([evaluation.score])))
     ]
     if finalist is not None and finalist.test is not None:
         facts += [
-            (f"{metric.name}, validation, fine-tuned", plus_minus(metric, finalist.val)),
+            ("the same, as a finalist", plus_minus(metric, finalist.val)),
             (f"{metric.name}, test ({finalist.test.seeds} seeds)", plus_minus(metric, finalist.test)),
         ]
     facts += [(cost_label(name), f"{short(c.value)} ({percent(c.ratio)})") for name, c in evaluation.costs.items()]
     facts.append(("criterion × groups", row.criteria))
+    status = row.status if finalist is None else f"finalist, {'on the front' if finalist.on_front else 'dominated'}"
     chosen = ", chosen" if data.answer.row is not None and data.answer.row.trial == row.trial.number else ""
     card: dict[str, Any] = {
-        "about": f"{row.trial.origin}, {row.status}{chosen}",
+        "about": f"{row.trial.origin}, {status}{chosen}",
         "facts": facts,
         "kept": [keep(evaluation.candidate, name, dense) for name, dense in context.group_widths.items()],
         "criteria": _criteria(evaluation.candidate, context.group_widths, names),

@@ -144,6 +144,7 @@ def _script(content: str, attribute: str) -> str:
 def command(purpose: str, line: str) -> str:
     """A command to copy, under what it is for."""
     return (
-        f'<div class="command">\n<h3>{text(purpose)}</h3>\n<pre tabindex="0"><code>{text(line)}</code></pre>\n'
-        f'<button type="button" class="copy" aria-label="Copy: {text(purpose)}">copy</button>\n</div>'
+        f'<div class="command">\n<h3>{text(purpose)}</h3>\n'
+        f'<button type="button" class="copy" aria-label="Copy: {text(purpose)}">copy</button>\n'
+        f'<pre tabindex="0"><code>{text(line)}</code></pre>\n</div>'
     )

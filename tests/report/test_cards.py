@@ -20,7 +20,7 @@ def test_a_card_holds_scores_costs_widths_and_criteria(make_record: MakeRecord) 
     assert set(found) == {t.number for t in record.trials if t.evaluation}
     number = record.finalists[0].trial
     facts = dict(found[number]["facts"])
-    assert {"MACs", "parameters", "accuracy, test (3 seeds)", "accuracy, validation, rung 1"} <= set(facts)
+    assert {"MACs", "parameters", "accuracy, test (3 seeds)", "accuracy, validation (rung 1)"} <= set(facts)
     assert "±" in facts["accuracy, test (3 seeds)"]
     candidate = next(t.evaluation.candidate for t in record.trials if t.number == number and t.evaluation)
     names = [name for name, _ in common["groups"]]

@@ -19,8 +19,8 @@
   const command = ([purpose, line]) =>
     element("div", { className: "command" },
       element("h4", { textContent: purpose }),
-      element("pre", { tabIndex: 0 }, element("code", { textContent: line })),
-      element("button", { type: "button", className: "copy", textContent: "copy", ariaLabel: `Copy: ${purpose}` }));
+      element("button", { type: "button", className: "copy", textContent: "copy", ariaLabel: `Copy: ${purpose}` }),
+      element("pre", { tabIndex: 0 }, element("code", { textContent: line })));
 
   function widths({ kept, criteria }) {
     const rows = shared.groups.map(([name, dense], index) => {

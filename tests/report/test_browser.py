@@ -1,0 +1,201 @@
+"""The report in a real browser: Chromium without a window, driven by Playwright, with the network cut."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from automl_prune.report import build_report
+from automl_prune.report.sections import ORDER
+from automl_prune.study.record import StudyRecord
+
+playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed (extra dev)")
+
+MakeRecord = Callable[..., StudyRecord]
+CHROMIUM = next((path for name in ("chromium", "google-chrome", "chrome") if (path := shutil.which(name))), None)
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed (Debian's package chromium)")
+
+
+@dataclass
+class Opened:
+    """A page, and everything it complained about or asked for."""
+
+    page: Any
+    complaints: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
+
+    @property
+    def card(self) -> Any:
+        return self.page.locator("#card")
+
+    def title(self) -> str:
+        return str(self.card.locator("h3").text_content())
+
+    def click(self, trial: int) -> None:
+        """Click the mark of a trial as a hand does: go there, see what it is, press."""
+        self.page.wait_for_timeout(400)  # two clicks within 300 ms are plotly's double click
+        x, y = self.point(trial)
+        self.page.mouse.move(x, y)
+        self.page.locator(".hoverlayer .hovertext", has_text=f"trial {trial}").wait_for()
+        self.page.mouse.down()
+        self.page.mouse.up()
+        playwright.expect(self.card.locator("h3")).to_have_text(f"Trial {trial}")
+
+    def point(self, trial: int) -> tuple[float, float]:
+        """Where the mark of a trial is, in pixels of the window."""
+        found = self.page.evaluate(
+            """(trial) => {
+              const place = document.getElementById("figure-front");
+              place.scrollIntoView({ block: "center" });
+              const box = place.getBoundingClientRect(), { xaxis, yaxis } = place._fullLayout;
+              for (const trace of place.data) {
+                const at = (trace.customdata ?? []).indexOf(trial);
+                if (at >= 0) return [box.x + xaxis._offset + xaxis.d2p(trace.x[at]),
+                                     box.y + yaxis._offset + yaxis.d2p(trace.y[at])];
+              }
+            }""",
+            trial,
+        )
+        assert found, f"trial {trial} is not drawn"
+        return found[0], found[1]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with playwright.sync_playwright() as driver:
+        started = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def opened(browser: Any) -> Iterator[Callable[..., Opened]]:
+    """Opens a file; whatever it logs or requests is recorded, and every request but the file's own is refused."""
+    contexts = []
+
+    def open_file(path: Path, **options: Any) -> Opened:
+        context = browser.new_context(**options)
+        contexts.append(context)
+        found = Opened(context.new_page())
+        found.page.on("console", lambda message: found.complaints.append(message.text))
+        found.page.on("pageerror", lambda error: found.complaints.append(str(error)))
+        found.page.on("request", lambda request: found.requests.append(request.url))
+        found.page.route(re.compile("^(?!file:)"), lambda route: route.abort())
+        found.page.goto(path.as_uri())
+        found.page.locator(".js-plotly-plot .main-svg").first.wait_for()
+        return found
+
+    yield open_file
+    for context in contexts:
+        context.close()
+
+
+@pytest.fixture
+def report(make_record: MakeRecord, tmp_path: Path) -> Path:
+    return build_report(make_record(), tmp_path / "report.html")
+
+
+def test_it_opens_offline_without_a_complaint(report: Path, opened: Callable[..., Opened]) -> None:
+    found = opened(report)
+    assert found.complaints == []
+    assert found.requests == [report.as_uri()]
+    assert found.page.locator("main > section").evaluate_all("all => all.map((s) => s.id)") == [
+        p.identifier for p in ORDER
+    ]
+    for plot in found.page.locator(".plot").all():
+        assert plot.locator(".main-svg").count() > 0, plot.get_attribute("id")
+
+
+def test_a_click_on_a_point_opens_its_card(
+    make_record: MakeRecord, report: Path, opened: Callable[..., Opened]
+) -> None:
+    found = opened(report)
+    first, last = (make_record().finalists[index].trial for index in (0, -1))
+    for trial in (first, last):
+        found.click(trial)
+    assert "accuracy, test" in found.card.inner_text()
+    found.card.locator("summary").click()
+    assert found.card.locator("tbody tr").count() == len(make_record().context.group_widths)
+
+
+def test_switches_change_stage_and_cost(report: Path, opened: Callable[..., Opened]) -> None:
+    found = opened(report)
+    axes = found.page.locator("#figure-front .infolayer")
+    assert "test accuracy" in axes.text_content()
+    found.page.get_by_label("all trials, validation split").check()
+    found.page.get_by_label("parameters").check()
+    playwright.expect(found.page.locator("#figure-front .xtitle")).to_contain_text("Parameters")
+    assert "validation accuracy" in axes.text_content()
+    found.click(12)
+    assert "Over budget" in found.card.inner_text()
+    assert found.complaints == []
+
+
+def test_the_keyboard_walks_the_front_and_the_tables(report: Path, opened: Callable[..., Opened]) -> None:
+    found = opened(report)
+    plot = found.page.locator("#figure-front")
+    plot.focus()
+    order = []
+    for key in ("Home", "ArrowRight", "ArrowRight", "ArrowLeft"):
+        found.page.keyboard.press(key)
+        order.append(found.title())
+    assert len(set(order)) == 3
+    assert order[1] == order[3]
+    found.page.keyboard.press("Enter")
+    assert found.page.evaluate("document.activeElement.id") == "card"
+    found.page.keyboard.press("Escape")
+    assert found.page.evaluate("document.activeElement.id") == "figure-front"
+    number = found.page.locator("#trials button.opens").nth(7)
+    number.focus()
+    found.page.keyboard.press("Enter")
+    assert found.title() == f"Trial {number.text_content()}"
+    head = found.page.locator("#trials th button").first
+    head.focus()
+    found.page.keyboard.press("Enter")
+    found.page.keyboard.press("Enter")
+    numbers = [int(text) for text in found.page.locator("#trials tbody th").all_text_contents()]
+    assert numbers == sorted(numbers, reverse=True)
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance of ``rgb(...)`` (WCAG 2.1)."""
+    parts = [int(value) / 255 for value in re.findall(r"\d+", colour)[:3]]
+    linear = [value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in parts]
+    return sum(weight * value for weight, value in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_stands_out_in_light_and_dark(report: Path, opened: Callable[..., Opened], scheme: str) -> None:
+    found = opened(report, color_scheme=scheme)
+    style = "(element, name) => getComputedStyle(element)[name]"
+    paper = luminance(found.page.locator("body").evaluate(style, "backgroundColor"))
+    assert (paper < 0.05) == (scheme == "dark")
+    for selector, name in (
+        ("#answer p", "color"), ("figcaption", "color"), (".xtick text", "fill"), (".legendtext", "fill"),
+        (".annotation-text", "fill"), ("nav a", "color"), ("#card dt", "color"), ("tr.faint td", "color"),
+    ):  # fmt: skip
+        ink = luminance(found.page.locator(selector).first.evaluate(style, name))
+        high, low = max(ink, paper), min(ink, paper)
+        assert (high + 0.05) / (low + 0.05) >= 4.5, f"{selector} does not stand out"
+
+
+def test_a_phone_need_not_scroll_sideways(report: Path, opened: Callable[..., Opened]) -> None:
+    found = opened(report, viewport={"width": 400, "height": 800})
+    assert found.page.evaluate("document.documentElement.scrollWidth") <= 400
+    found.click(int(found.title().split()[1]))
+    assert found.page.evaluate("document.documentElement.scrollWidth") <= 400
+
+
+@pytest.mark.parametrize("case", [{"finalists": 0}, {"over_budget": True, "finalists": 0}, {"regression": True}])
+def test_unfinished_and_unusual_studies_open_too(
+    make_record: MakeRecord, tmp_path: Path, opened: Callable[..., Opened], case: dict[str, Any]
+) -> None:
+    found = opened(build_report(make_record(**case), tmp_path / "report.html"))
+    assert found.complaints == []
+    assert found.title().startswith("Trial")
