@@ -21,6 +21,7 @@ from automl_prune.files import load_tensors
 from automl_prune.registry import nearest
 from automl_prune.seeding import seeded
 from automl_prune.space import Space, explain
+from automl_prune.study.promotion import Promotion
 from automl_prune.study.strategies import strategies
 from automl_prune.tasks import Task, tasks
 from automl_prune.training.baseline import Training
@@ -79,7 +80,8 @@ class EvaluationSection(_Section):
         calibration_samples: Training samples for calibration and BatchNorm recalibration.
         reconstruct: Whether pruned layers get least-squares weights before anything is trained.
         sequential: Whether they are fitted layer by layer, which is better and takes seconds per candidate.
-        finetune_steps: Steps of fine-tuning of every candidate; 0 scores without training.
+        finetune_steps: Steps of fine-tuning of the candidates that climb to rung 1; with 0 nobody does.
+        promote: Which fraction of all candidates those within noise of a better one may be among (``Promotion``).
         learning_rate: Of fine-tuning, candidates and finalists alike.
         distill: Whether the dense model teaches.
         finalists: How many points of the front are fine-tuned longer and exported.
@@ -91,6 +93,7 @@ class EvaluationSection(_Section):
     reconstruct: bool = True
     sequential: bool = False
     finetune_steps: Annotated[int, Field(ge=0)] = 100
+    promote: Annotated[float, Field(ge=0, le=1)] = 0.33
     learning_rate: _Positive = 0.01
     distill: bool = True
     finalists: _Count = 5
@@ -101,6 +104,10 @@ class EvaluationSection(_Section):
         """The evaluation of candidates."""
         finetuning = self.finetuning(self.finetune_steps) if self.finetune_steps else None
         return Recipe(self.calibration_samples, finetuning, self.reconstruct, self.sequential and self.reconstruct)
+
+    def promotion(self) -> Promotion | None:
+        """Which candidates are fine-tuned at all; None where none is."""
+        return Promotion(self.finetune_steps, self.promote) if self.finetune_steps else None
 
     def finalist(self, task: Task) -> FineTuning:
         """The fine-tuning of finalists on a task's data."""

@@ -61,11 +61,12 @@ def choose(record: StudyRecord, count: int) -> tuple[int, ...]:
 
 
 def best_baseline(record: StudyRecord) -> int | None:
-    """The feasible baseline trial with the best validation score, or None."""
-    metric = record.context.metric
-    sign = 1 if metric.higher_is_better else -1
-    rows = [(sign * e.score.value, -t.number) for t, e in completed(record) if t.feasible and t.origin != "search"]
-    return -max(rows)[1] if rows else None
+    """The feasible baseline trial with the best validation score at the highest rung that one climbed, or None."""
+    sign = 1 if record.context.metric.higher_is_better else -1
+    rows = [
+        (e.rung, sign * e.score.value, -t.number) for t, e in completed(record) if t.feasible and t.origin != "search"
+    ]
+    return -max(rows)[2] if rows else None
 
 
 def train_finalist(

@@ -14,8 +14,8 @@ from automl_prune.files import tensors_digest
 from automl_prune.session import Findings, Session, choose_device
 from automl_prune.space import Space
 from automl_prune.study.invitation import Invitation, fetch, read_invitation, take_part
+from automl_prune.study.spec import Event, OnEvent
 from automl_prune.study.storage import open_storage
-from automl_prune.study.worker import Event, OnEvent
 from automl_prune.view import Silent, View
 
 BASELINE = "baseline"
@@ -78,7 +78,9 @@ def join(
         invitation,
         opened,
         session.projector,
+        session.evaluator.digest,
         session.evaluator.evaluate,
+        promotion=loaded.evaluation.promotion(),
         requested=requested,
         number=number,
         on_event=on_event,

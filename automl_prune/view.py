@@ -34,6 +34,7 @@ class TrialEnded:
         costs: By metric, in its unit.
         feasible: Whether every budget holds.
         reason: Why it failed.
+        rung: The one that ``score`` is of; scores of different rungs do not compare.
     """
 
     event: ClassVar[str] = "trial"
@@ -46,6 +47,7 @@ class TrialEnded:
     costs: Mapping[str, float] | None = None
     feasible: bool | None = None
     reason: str | None = None
+    rung: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ import pytest
 
 from automl_prune.candidate import Candidate, GroupChoice
 from automl_prune.costs import Cost
-from automl_prune.evaluation import Evaluation
+from automl_prune.evaluation import Evaluation, RungScore
 from automl_prune.finalists import best_baseline, choose
 from automl_prune.study.record import StudyContext, StudyRecord, TrialRecord
 from automl_prune.tasks import Metric, Score
@@ -23,11 +23,8 @@ def _record(*trials: tuple[str, float, float], higher: bool = True) -> StudyReco
         evaluation = Evaluation(
             candidate=Candidate({"g": GroupChoice(number + 1, "l1")}),
             plan_digest=str(number),
-            rung=1,
-            score=Score(value, 100),
+            rungs=(RungScore(0, Score(value, 100), 0, 1.0),),
             costs={"macs": Cost("macs", cost, 200.0)},
-            steps=1,
-            seconds=1.0,
             seed=0,
             worker="w",
         )
@@ -75,6 +72,17 @@ def test_lower_may_be_better() -> None:
     record = _record(("search", 0.2, 90.0), ("uniform l1", 0.5, 90.0), ("uniform l2", 0.3, 95.0), higher=False)
     assert best_baseline(record) == 2
     assert choose(record, 1) == (0, 2)
+
+
+def test_the_best_baseline_is_of_the_highest_rung() -> None:
+    record = _record(("uniform l1", 0.5, 90.0), ("uniform l2", 0.9, 95.0), ("uniform l3", 0.4, 95.0))
+    trials = list(record.trials)
+    for number in (0, 2):
+        evaluation = trials[number].evaluation
+        assert evaluation is not None
+        rungs = (*evaluation.rungs, RungScore(1, evaluation.score, 5, 1.0))
+        trials[number] = replace(trials[number], evaluation=replace(evaluation, rungs=rungs))
+    assert best_baseline(replace(record, trials=tuple(trials))) == 0
 
 
 def test_infeasible_baselines_do_not_count() -> None:

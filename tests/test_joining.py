@@ -23,8 +23,8 @@ from automl_prune.study.codec import CONTEXT, REQUESTED
 from automl_prune.study.ledger import Ledger
 from automl_prune.study.record import StudyRecord
 from automl_prune.study.runner import read_study
+from automl_prune.study.spec import Event
 from automl_prune.study.storage import open_storage
-from automl_prune.study.worker import Event
 
 ROOT = Path(__file__).parents[1]
 DIGITS = ROOT / "experiments" / "digits" / "config.yaml"

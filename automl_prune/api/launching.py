@@ -16,7 +16,8 @@ from automl_prune.study.artifacts import open_artifacts
 from automl_prune.study.directory import RunDirectory
 from automl_prune.study.invitation import invite
 from automl_prune.study.record import StudyRecord
-from automl_prune.study.runner import Event, StudySpec, read_study
+from automl_prune.study.runner import read_study
+from automl_prune.study.spec import Event, StudySpec
 from automl_prune.study.storage import StudyStorage
 from automl_prune.view import Silent, View
 

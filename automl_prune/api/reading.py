@@ -43,6 +43,9 @@ def status(run_dir: Path, storage: str | None = None) -> str:
         f"{len(record.finalists)} finalists trained"
     ]
     seconds = [evaluation.seconds for _, evaluation in completed(record)]
+    climbed = sum(evaluation.rung > 0 for _, evaluation in completed(record))
+    if climbed:
+        lines.append(f"{climbed} trials climbed to rung 1 (short fine-tuning)")
     left = record.requested - finished
     if seconds and left > 0:
         lines.append(f"about {duration(left * sum(seconds) / len(seconds))} of one worker's time left for the search")

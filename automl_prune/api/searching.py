@@ -29,7 +29,8 @@ from automl_prune.space import Space
 from automl_prune.study.baselines import Baseline, Make, at_several_costs
 from automl_prune.study.directory import RunDirectory
 from automl_prune.study.record import Point, StudyContext, StudyRecord
-from automl_prune.study.runner import Event, StudySpec, read_study, run_study, start_study
+from automl_prune.study.runner import read_study, run_study, start_study
+from automl_prune.study.spec import Event, StudySpec
 from automl_prune.study.storage import StudyStorage, open_storage
 from automl_prune.tasks import Task
 from automl_prune.view import Silent, View
@@ -126,7 +127,9 @@ def search(
     identity = session.identity(strategy=strategy)
     name = study_name(directory, storage)
     recorded = redacted(dict(config or {}))
-    spec = _spec(session, identity, name, directory, recorded, strategy=strategy, seed=seed, trials=n_trials)
+    spec = _spec(
+        session, evaluation, identity, name, directory, recorded, strategy=strategy, seed=seed, trials=n_trials
+    )
     if recorded:
         start_study(spec, opened)
         open_to_workers(team, spec, opened, directory)
@@ -182,6 +185,7 @@ def search_config(
 
 def _spec(
     session: Session,
+    evaluation: EvaluationSection,
     identity: Mapping[str, Any],
     name: str,
     directory: RunDirectory,
@@ -214,6 +218,7 @@ def _spec(
         seed=seed,
         requested=trials,
         baselines=_baselines(session, directory),
+        promotion=evaluation.promotion(),
         network=projector.network(),
     )
 
@@ -261,7 +266,10 @@ def _run(session: Session, spec: StudySpec, storage: StudyStorage, view: View) -
             if event.kind in ("complete", "reused", "failed"):
                 watcher.look(read_study(storage, spec.name))
 
-        return run_study(spec, storage, session.projector.candidate, session.evaluator.evaluate, on_event)
+        evaluator = session.evaluator
+        return run_study(
+            spec, storage, session.projector.candidate, evaluator.evaluate, on_event, identify=evaluator.digest
+        )
 
 
 def _earlier(storage: StudyStorage, name: str) -> StudyRecord | None:

@@ -48,8 +48,9 @@ def _trial_ended(trial: TrialRecord, finished: int, requested: int) -> TrialEnde
     costs = {name: cost.value for name, cost in evaluation.costs.items()}
     score = evaluation.score.value
     return TrialEnded(
-        trial.number, trial.state, trial.origin, finished, requested, score, costs, feasible=trial.feasible
-    )
+        trial.number, trial.state, trial.origin, finished, requested, score, costs,
+        feasible=trial.feasible, rung=evaluation.rung,
+    )  # fmt: skip
 
 
 def _front(record: StudyRecord) -> FrontSoFar:
@@ -59,7 +60,7 @@ def _front(record: StudyRecord) -> FrontSoFar:
     spots = {
         trial.number: Spot(trial.number, evaluation.costs[cost].ratio, evaluation.score.value, trial.origin)
         for trial, evaluation in completed(record)
-        if trial.feasible
+        if trial.feasible and evaluation.rung == front.rung
     }
     return FrontSoFar(
         metric.name,

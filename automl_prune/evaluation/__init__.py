@@ -4,11 +4,11 @@ from automl_prune.evaluation.batchnorm import recalibrate
 from automl_prune.evaluation.evaluator import Evaluator, Recipe
 from automl_prune.evaluation.finetune import FineTuning, finetune
 from automl_prune.evaluation.reconstruct import reconstruct, unreconstructible
-from automl_prune.evaluation.record import Evaluation
+from automl_prune.evaluation.record import Evaluation, RungScore
 from automl_prune.evaluation.score import score
 from automl_prune.evaluation.sequential import reconstruct_sequentially
 
 __all__ = [
-    "Evaluation", "Evaluator", "FineTuning", "Recipe", "finetune", "recalibrate", "reconstruct",
-    "reconstruct_sequentially", "score", "unreconstructible",
+    "Evaluation", "Evaluator", "FineTuning", "Recipe", "RungScore", "finetune", "recalibrate",
+    "reconstruct", "reconstruct_sequentially", "score", "unreconstructible",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""From a candidate to its score: prune, reconstruct, recalibrate, fine-tune if asked, score on validation data."""
+"""From a candidate to its scores: prune, reconstruct, recalibrate, score; fine-tune and score again if it earns it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 from torch import nn
@@ -16,18 +17,26 @@ from automl_prune.calibration import Calibration
 from automl_prune.candidate import Candidate
 from automl_prune.channels import ChannelGraph, Plan, prune
 from automl_prune.checkpoints import Checkpoint
-from automl_prune.costs import count_macs, count_params
+from automl_prune.costs import Cost, count_macs, count_params
 from automl_prune.criteria import keep_best
 from automl_prune.errors import ConfigError, EvaluationError, PlanError
 from automl_prune.evaluation.batchnorm import recalibrate
 from automl_prune.evaluation.finetune import FineTuning, finetune
 from automl_prune.evaluation.reconstruct import reconstruct
-from automl_prune.evaluation.record import Evaluation
+from automl_prune.evaluation.record import Evaluation, RungScore
 from automl_prune.evaluation.score import score
 from automl_prune.evaluation.sequential import reconstruct_sequentially
 from automl_prune.registry import nearest
 from automl_prune.seeding import derive_seed
 from automl_prune.tasks.base import Score, Split, Task
+
+Climb: TypeAlias = Callable[[Score, Mapping[str, Cost]], bool]
+"""(score at rung 0, costs) -> whether the candidate goes on to rung 1."""
+
+
+def always(score: Score, costs: Mapping[str, Cost]) -> bool:
+    """Every candidate climbs."""
+    return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +45,7 @@ class Recipe:
 
     Attributes:
         calibration_samples: Training samples for calibration and BatchNorm recalibration.
-        finetuning: Rung 1; None scores without any training (rung 0).
+        finetuning: Rung 1; with None there is only rung 0, without any training.
         reconstruct: Whether layers that lost inputs get the least-squares weights (``reconstruct``).
         sequential: Whether they are then fitted once more layer by layer (``reconstruct_sequentially``): better, and
             slower by a partial forward pass per layer; only with ``reconstruct``.
@@ -122,32 +131,40 @@ class Evaluator:
             }
         )
 
+    def digest(self, candidate: Candidate) -> str:
+        """Identity of what a candidate keeps: the ``plan_digest`` of its evaluation."""
+        return self.plan(candidate).digest
+
     def evaluate(
-        self, candidate: Candidate, seed: int, on_step: Callable[[int, int], None] | None = None
+        self,
+        candidate: Candidate,
+        seed: int,
+        climb: Climb = always,
+        on_step: Callable[[int, int], None] | None = None,
     ) -> Evaluation:
-        """Evaluate one candidate; deterministic in (candidate, seed) on one machine.
+        """Evaluate one candidate at rung 0, and at rung 1 if it climbs; deterministic in its arguments on one machine.
+
+        Args:
+            candidate: What to evaluate.
+            seed: Of everything random.
+            climb: Asked after rung 0; rung 1 fine-tunes the very model that rung 0 scored.
+            on_step: Called with (steps done, steps in all) of the fine-tuning.
 
         Raises:
             EvaluationError: Fine-tuning diverged, or the pruned model is not what its plan says.
         """
         start = time.perf_counter()
         plan = self.plan(candidate)
+        costs = plan.costs()
         small = self.compress(plan)
+        rungs = [RungScore(0, self._score(small, "val"), 0, time.perf_counter() - start)]
         finetuning = self.recipe.finetuning
-        if finetuning is not None:
+        if finetuning is not None and climb(rungs[0].score, costs):
+            start = time.perf_counter()
             small = self._finetune(small, finetuning, seed, on_step)
-        result = self._score(small, "val")
-        return Evaluation(
-            candidate=candidate,
-            plan_digest=plan.digest,
-            rung=0 if finetuning is None else 1,
-            score=result,
-            costs=plan.costs(),
-            steps=0 if finetuning is None else finetuning.steps,
-            seconds=time.perf_counter() - start,
-            seed=seed,
-            worker=f"{socket.gethostname()}:{os.getpid()}",
-        )
+            rungs.append(RungScore(1, self._score(small, "val"), finetuning.steps, time.perf_counter() - start))
+        worker = f"{socket.gethostname()}:{os.getpid()}"
+        return Evaluation(candidate, plan.digest, tuple(rungs), costs, seed, worker)
 
     def finalist(
         self,

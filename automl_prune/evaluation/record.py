@@ -12,41 +12,74 @@ from automl_prune.tasks.base import Score
 
 
 @dataclass(frozen=True, slots=True)
+class RungScore:
+    """What a candidate scored at one rung.
+
+    Attributes:
+        rung: 0 without training, 1 after a short fine-tuning.
+        score: On the validation split.
+        steps: Optimiser steps of this rung.
+        seconds: Wall time of this rung.
+    """
+
+    rung: int
+    score: Score
+    steps: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Evaluation:
     """What one candidate scored and cost. Immutable; ``to_json`` and ``from_json`` are inverse.
 
     Attributes:
         candidate: What was evaluated.
         plan_digest: Identity of the kept channels (two candidates may give one plan).
-        rung: 0 without training, 1 after a short fine-tuning, 2 as a finalist.
-        score: On the validation split.
+        rungs: Every rung it climbed, from 0 without a gap.
         costs: By metric name, exact, of the pruned model.
-        steps: Optimiser steps of fine-tuning it got.
-        seconds: Wall time of the evaluation.
         seed: Seed of everything random in it.
         worker: Who did it, ``host:pid``.
     """
 
     candidate: Candidate
     plan_digest: str
-    rung: int
-    score: Score
+    rungs: tuple[RungScore, ...]
     costs: Mapping[str, Cost]
-    steps: int
-    seconds: float
     seed: int
     worker: str
+
+    def __post_init__(self) -> None:
+        numbers = [rung.rung for rung in self.rungs]
+        if not numbers or numbers != list(range(len(numbers))):
+            raise ValueError(f"an evaluation has the rungs 0, 1, ... without a gap, got {numbers}")
+
+    @property
+    def rung(self) -> int:
+        """The highest rung it climbed."""
+        return self.rungs[-1].rung
+
+    @property
+    def score(self) -> Score:
+        """At the highest rung; only scores at equal rungs can be compared."""
+        return self.rungs[-1].score
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of all rungs."""
+        return sum(rung.steps for rung in self.rungs)
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of all rungs."""
+        return sum(rung.seconds for rung in self.rungs)
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dictionary."""
         return {
             "candidate": self.candidate.to_json(),
             "plan_digest": self.plan_digest,
-            "rung": self.rung,
-            "score": asdict(self.score),
+            "rungs": [asdict(rung) for rung in self.rungs],
             "costs": {name: asdict(cost) for name, cost in self.costs.items()},
-            "steps": self.steps,
-            "seconds": self.seconds,
             "seed": self.seed,
             "worker": self.worker,
         }
@@ -58,11 +91,8 @@ class Evaluation:
             return cls(
                 candidate=Candidate.from_json(value["candidate"]),
                 plan_digest=value["plan_digest"],
-                rung=value["rung"],
-                score=Score(**value["score"]),
+                rungs=tuple(RungScore(**{**rung, "score": Score(**rung["score"])}) for rung in value["rungs"]),
                 costs={name: Cost(**cost) for name, cost in value["costs"].items()},
-                steps=value["steps"],
-                seconds=value["seconds"],
                 seed=value["seed"],
                 worker=value["worker"],
             )

@@ -62,7 +62,8 @@ def _card(data: ReportData, row: TrialRow, finalist: FrontRow | None, names: Map
         raise ValueError(f"trial {row.trial.number} is {row.trial.state}; only a completed one has a card")
     metric = context.metric
     facts = [
-        (f"{metric.name}, validation (rung {evaluation.rung})", plus_minus(metric, Estimate.of([evaluation.score])))
+        (f"{metric.name}, validation (rung {rung.rung})", plus_minus(metric, Estimate.of([rung.score])))
+        for rung in evaluation.rungs
     ]
     if finalist is not None and finalist.test is not None:
         facts += [

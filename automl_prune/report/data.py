@@ -16,7 +16,7 @@ from automl_prune.report.words import plural
 from automl_prune.study.directory import RunDirectory
 from automl_prune.study.record import StudyContext, StudyRecord, TrialRecord
 
-Category = Literal["front", "baseline", "search", "over budget", "other rung"]
+Category = Literal["front", "baseline", "search", "over budget", "lower rung"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +123,8 @@ def _trial_row(trial: TrialRecord, searched: ParetoFront) -> TrialRow:
         if not trial.feasible:
             category = status = "over budget"
         elif evaluation.rung != searched.rung:
-            category = "other rung"
+            category = "lower rung"
+            status = f"stayed at rung {evaluation.rung}"
         elif trial.number in searched.trials:
             category, status = "front", "on the front"
         else:

@@ -22,7 +22,7 @@ from automl_prune.tasks.base import Score
 Mark = tuple[str, str, str, int]
 """What the legend says, colour, symbol, size. No two marks share a symbol: colour alone tells nothing apart."""
 
-_LOWER: Mark = ("other rung, not comparable", GREY, "triangle-down-open", 7)
+_LOWER: Mark = ("stayed at a lower rung, not comparable", GREY, "triangle-down-open", 7)
 _OVER: Mark = ("over budget", GREY, "x-thin-open", 8)
 _SEARCH: Mark = ("search", BLUE, "circle-open", 8)
 _BASELINE: Mark = ("baseline", ORANGE, "square-open", 9)
@@ -128,7 +128,7 @@ def score_view(data: ReportData) -> tuple[float, float] | None:
 def _mark(row: TrialRow, front: ParetoFront) -> Mark:
     if row.category == "over budget":
         return _OVER
-    if row.category == "other rung":
+    if row.category == "lower rung":
         return _LOWER
     baseline = row.trial.origin != "search"
     if row.trial.number in front.trials:

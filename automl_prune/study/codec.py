@@ -12,6 +12,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, create_trial
 from optuna.trial import TrialState as OptunaState
 
+from automl_prune.costs import Cost
 from automl_prune.errors import EvaluationError, StudyError
 from automl_prune.evaluation.record import Evaluation
 from automl_prune.space import FloatParameter, Parameter
@@ -58,35 +59,41 @@ def directions(context: StudyContext) -> tuple[StudyDirection, StudyDirection]:
 
 
 def objectives(evaluation: Evaluation, context: StudyContext) -> tuple[float, float]:
-    """Score and cost of an evaluation, as told to Optuna.
+    """Score at rung 0 and cost of an evaluation, as told to Optuna.
+
+    Every trial has a rung 0, so these scores can all be compared. Those of rung 1 cannot: a strategy that saw them
+    in place of rung 0's would take for better what was only trained, and would crowd around what climbed first.
 
     Raises:
-        EvaluationError: The score is no finite number.
+        EvaluationError: A score is no finite number.
         StudyError: The front's cost was not evaluated.
     """
-    score = evaluation.score.value
-    if not math.isfinite(score):
-        raise EvaluationError(f"the {context.metric.name} of the candidate is {score}, not a finite number")
-    return score, _cost(evaluation, context.cost)
+    for rung in evaluation.rungs:
+        value = rung.score.value
+        if not math.isfinite(value):
+            raise EvaluationError(
+                f"the {context.metric.name} of the candidate at rung {rung.rung} is {value}, not a finite number"
+            )
+    return evaluation.rungs[0].score.value, _cost(evaluation.costs, context.cost)
 
 
-def violations(evaluation: Evaluation, limits: Mapping[str, float]) -> dict[str, float]:
+def violations(costs: Mapping[str, Cost], limits: Mapping[str, float]) -> dict[str, float]:
     """By how much each budgeted cost exceeds its limit, relative to the limit; at most 0 where it holds."""
-    return {metric: _cost(evaluation, metric) / limit - 1 for metric, limit in limits.items()}
+    return {metric: _cost(costs, metric) / limit - 1 for metric, limit in limits.items()}
 
 
-def is_feasible(evaluation: Evaluation, limits: Mapping[str, float]) -> bool:
+def within(costs: Mapping[str, Cost], limits: Mapping[str, float]) -> bool:
     """Whether every budget holds."""
-    return all(excess <= 0 for excess in violations(evaluation, limits).values())
+    return all(excess <= 0 for excess in violations(costs, limits).values())
 
 
-def _cost(evaluation: Evaluation, metric: str) -> float:
-    if metric not in evaluation.costs:
+def _cost(costs: Mapping[str, Cost], metric: str) -> float:
+    if metric not in costs:
         raise StudyError(
-            f"budgeted cost {metric!r} was not evaluated, only {sorted(evaluation.costs)}; "
+            f"budgeted cost {metric!r} was not evaluated, only {sorted(costs)}; "
             "the evaluator must return every cost that the budget bounds"
         )
-    return evaluation.costs[metric].value
+    return costs[metric].value
 
 
 def evaluation_of(trial: FrozenTrial) -> Evaluation:
@@ -121,7 +128,7 @@ def trial_record(
         point=dict(trial.params),
         evaluation=evaluation,
         reason=attributes.get(REASON) if state == "failed" else None,
-        feasible=is_feasible(evaluation, limits) if evaluation else None,
+        feasible=within(evaluation.costs, limits) if evaluation else None,
         started=_aware(trial.datetime_start) if state != "waiting" else None,
         finished=_aware(trial.datetime_complete) if state in ("complete", "failed") else None,
         attempt=attempt,

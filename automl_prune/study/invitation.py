@@ -14,9 +14,11 @@ from automl_prune.study.artifacts import Artifact, Bucket, Folder, open_artifact
 from automl_prune.study.codec import IDENTITY, INVITATION, REQUESTED, decode_context, differences
 from automl_prune.study.leases import Owner
 from automl_prune.study.ledger import Ledger
+from automl_prune.study.promotion import Promotion
 from automl_prune.study.record import StudyContext
+from automl_prune.study.spec import Evaluate, Event, Identify, OnEvent, StudySpec
 from automl_prune.study.storage import StudyStorage
-from automl_prune.study.worker import Evaluate, Event, OnEvent, StudySpec, Worker
+from automl_prune.study.worker import Worker
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +109,10 @@ def take_part(
     invitation: Invitation,
     storage: StudyStorage,
     projector: Projector,
+    identify: Identify,
     evaluate: Evaluate,
     *,
+    promotion: Promotion | None = None,
     requested: int | None = None,
     number: int | None = None,
     on_event: OnEvent,
@@ -119,7 +123,9 @@ def take_part(
         invitation: Of the study; the caller has verified that it has what the others have.
         storage: Where the study lives.
         projector: Of the same budget and space.
+        identify: As in ``run_study``.
         evaluate: As in ``run_study``.
+        promotion: Which candidates climb to rung 1.
         requested: Trials in all; by default as many as the study wants.
         number: Of this worker; by default one that no other process has.
         on_event: Told what happens.
@@ -134,8 +140,9 @@ def take_part(
         seed=int(identity["seed"]),
         requested=requested or invitation.requested,
         worker=derive_seed("member", *Owner.mine().to_json().values()) if number is None else number,
+        promotion=promotion,
         network=projector.network(),
     )
     for notice in storage.notices:
         on_event(Event("notice", 0, spec.requested, message=notice))
-    Worker(Ledger(storage, invitation.name), spec, projector.candidate, evaluate, on_event).run()
+    Worker(Ledger(storage, invitation.name), spec, projector.candidate, identify, evaluate, on_event).run()

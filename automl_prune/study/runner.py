@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from optuna.trial import TrialState as OptunaState
 
+from automl_prune.candidate import Candidate
 from automl_prune.errors import StudyError
 from automl_prune.study.baselines import affordable
 from automl_prune.study.codec import (
@@ -28,14 +29,19 @@ from automl_prune.study.codec import (
 )
 from automl_prune.study.ledger import Ledger
 from automl_prune.study.record import Finalist, StudyRecord, TrialState
+from automl_prune.study.spec import Evaluate, Event, Identify, OnEvent, Propose, StudySpec
 from automl_prune.study.storage import StudyStorage
-from automl_prune.study.worker import Evaluate, Event, OnEvent, Propose, StudySpec, Worker
-
-__all__ = ["Event", "StudySpec", "read_study", "run_study", "start_study", "write_finalist"]
+from automl_prune.study.worker import Worker
 
 
 def run_study(
-    spec: StudySpec, storage: StudyStorage, propose: Propose, evaluate: Evaluate, on_event: OnEvent | None = None
+    spec: StudySpec,
+    storage: StudyStorage,
+    propose: Propose,
+    evaluate: Evaluate,
+    on_event: OnEvent | None = None,
+    *,
+    identify: Identify | None = None,
 ) -> StudyRecord:
     """Run a study until ``spec.requested`` trials are finished, going on where an earlier run stopped.
 
@@ -50,6 +56,7 @@ def run_study(
         propose: Makes a candidate of a point.
         evaluate: Evaluates a candidate with a seed; see ``worker.Evaluate`` for what it may raise.
         on_event: Told what happens.
+        identify: Says which candidates are one model, so that it is evaluated once; by default equal candidates are.
 
     Returns:
         The whole study, earlier runs' trials included.
@@ -61,7 +68,7 @@ def run_study(
     for notice in storage.notices:
         tell(Event("notice", 0, spec.requested, message=notice))
     ledger = start_study(spec, storage)
-    Worker(ledger, spec, propose, evaluate, tell).run()
+    Worker(ledger, spec, propose, identify or _by_candidate, evaluate, tell).run()
     return read_study(storage, spec.name)
 
 
@@ -162,6 +169,10 @@ def read_study(storage: StudyStorage, name: str | None = None) -> StudyRecord:
 def write_finalist(storage: StudyStorage, finalist: Finalist, name: str | None = None) -> None:
     """Store a finalist with its study, replacing one of the same trial."""
     Ledger(storage, name).set_attribute(f"{FINALIST}{finalist.trial}", finalist.to_json())
+
+
+def _by_candidate(candidate: Candidate) -> str:
+    return candidate.digest
 
 
 def _silent(event: Event) -> None:

@@ -24,25 +24,24 @@ number of them, dying at any time, reach exactly the requested number of finishe
    that do so at once add two successors; rule 2 drops one.
 4. A result that arrives for a trial taken for lost is ignored; its successor's counts.
 5. What is random depends on the study's seed and the point's place only: not on the worker, the attempt, or on
-   what was killed before.
+   what was killed before. Whether a point climbs to rung 1 depends on the finished points before it only.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
 from automl_prune.candidate import Candidate
+from automl_prune.costs import Cost
 from automl_prune.errors import AutomlPruneError, EvaluationError, StudyError
+from automl_prune.evaluation.evaluator import Climb
 from automl_prune.evaluation.record import Evaluation
 from automl_prune.seeding import derive_seed
-from automl_prune.space import Parameter
-from automl_prune.study.baselines import Baseline
 from automl_prune.study.chains import Chain, chains_of
 from automl_prune.study.codec import (
     BEAT,
@@ -56,89 +55,19 @@ from automl_prune.study.codec import (
     SEARCH,
     directions,
     distributions,
-    evaluation_of,
     objectives,
     template,
     violations,
 )
+from automl_prune.study.known import Known
 from automl_prune.study.leases import Beat, Owner, Watch
 from automl_prune.study.ledger import Ledger, trial_id
-from automl_prune.study.record import Point, StudyContext
+from automl_prune.study.spec import Evaluate, Event, EventKind, Identify, OnEvent, Propose, StudySpec
 from automl_prune.study.strategies import Proposer
-
-Propose: TypeAlias = Callable[[Point], Candidate]
-"""The candidate a point of the space stands for."""
-
-Evaluate: TypeAlias = Callable[[Candidate, int], Evaluation]
-"""(candidate, seed) -> its evaluation. ``EvaluationError``, or any exception that is not one of this package's
-nor an ``OSError``, fails the trial; the others concern more than one candidate and stop the worker."""
+from automl_prune.tasks.base import Score
 
 HOPELESS_AFTER = 5
 """So many failures without one success are no bad luck: the set-up is broken."""
-
-
-@dataclass(frozen=True, slots=True)
-class StudySpec:
-    """What to search, and how.
-
-    Attributes:
-        name: The study's name in its storage.
-        context: Stored when the study starts.
-        identity: JSON-ready values by key that must be equal whenever the study is resumed (digests of model and
-            data, say). Space, strategy, seed, metric, cost and limits are added to them.
-        parameters: The search space.
-        strategy: Registered name.
-        seed: Of everything random.
-        requested: How many trials are to be finished in all, this run's and earlier ones.
-        baselines: Evaluated first, as many as leave half of the trials to the search.
-        worker: Number of this worker among those of the study; it varies what the strategy proposes, so that
-            two workers that ask at one moment get different points.
-        lease: Seconds without a sign of life after which a worker on another machine counts as gone.
-        attempts: How often a point is tried in all when it takes its worker with it; then it is set aside, failed.
-        network: What is known of the layers behind a parameter, by its name, each number in [0, 1] and the first
-            the share of the dense model's cost; for strategies that learn from it.
-    """
-
-    name: str
-    context: StudyContext
-    identity: Mapping[str, Any]
-    parameters: tuple[Parameter, ...]
-    strategy: str
-    seed: int
-    requested: int
-    baselines: tuple[Baseline, ...] = ()
-    worker: int = 0
-    lease: float = 60.0
-    attempts: int = 3
-    network: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
-
-
-EventKind = Literal["started", "complete", "reused", "failed", "lost", "handed_back", "ignored", "notice"]
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """Something that happened, for progress displays and logs.
-
-    Attributes:
-        kind: ``lost`` is a trial whose worker is gone (it is tried again), ``ignored`` a result that came after
-            its trial was taken for lost, ``notice`` a message about the study as a whole.
-        finished: Trials finished so far, by all workers.
-        requested: Trials to be finished in all.
-        trial: Number of the trial, None for a notice.
-        message: For people; empty where the kind says it all.
-        evaluation: With ``complete`` and ``reused``.
-    """
-
-    kind: EventKind
-    finished: int
-    requested: int
-    trial: int | None = None
-    message: str = ""
-    evaluation: Evaluation | None = None
-
-
-OnEvent: TypeAlias = Callable[[Event], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,21 +79,6 @@ class _Claim:
     chains: Sequence[Chain]
 
 
-@dataclass(slots=True)
-class _Known:
-    """Evaluations by digest of their candidate, and from which point; read from the study bit by bit."""
-
-    found: dict[str, tuple[int, Evaluation]] = field(default_factory=dict)
-    _read: set[int] = field(default_factory=set)
-
-    def read(self, chains: Sequence[Chain]) -> None:
-        for chain in chains:
-            if chain.index not in self._read and chain.state == "complete":
-                self._read.add(chain.index)
-                evaluation = evaluation_of(chain.current)
-                self.found.setdefault(evaluation.candidate.digest, (chain.index, evaluation))
-
-
 class Worker:
     """One worker of an existing study.
 
@@ -172,22 +86,30 @@ class Worker:
         ledger: The study.
         spec: As it was started; ``requested`` and ``worker`` are this worker's own.
         propose: Makes a candidate of a point.
+        identify: Says which candidates are one model; that is evaluated once.
         evaluate: Evaluates a candidate.
         on_event: Told what happens; what it raises stops the worker.
     """
 
     def __init__(
-        self, ledger: Ledger, spec: StudySpec, propose: Propose, evaluate: Evaluate, on_event: OnEvent
+        self,
+        ledger: Ledger,
+        spec: StudySpec,
+        propose: Propose,
+        identify: Identify,
+        evaluate: Evaluate,
+        on_event: OnEvent,
     ) -> None:
         self._ledger = ledger
         self._spec = spec
         self._propose = propose
+        self._identify = identify
         self._evaluate = evaluate
         self._on_event = on_event
         self._space = distributions(spec.parameters)
         self._proposer = Proposer(spec.strategy, self._space, directions(spec.context), spec.network)
         self._watch = Watch(spec.lease)
-        self._known = _Known()
+        self._known = Known()
         self._owner = Owner.mine().to_json()
 
     def run(self) -> None:
@@ -239,9 +161,9 @@ class Worker:
             self._tell("failed", self._ledger.chains(), chain.index, reason)
 
     def _claim(self, chains: Sequence[Chain]) -> _Claim | None:
-        """A waiting trial, baselines and second attempts, the lowest number first."""
+        """A waiting trial, baselines and second attempts, in the order of their points (rule 5)."""
         waiting = [trial for chain in chains for trial in chain.attempts if trial.state == OptunaState.WAITING]
-        for trial in sorted(waiting, key=lambda trial: trial.number):
+        for trial in waiting:
             if self._ledger.claim(trial_id(trial)):
                 self._ledger.annotate(trial_id(trial), **{OWNER: self._owner})
                 claim = self._admit(trial_id(trial))
@@ -294,10 +216,11 @@ class Worker:
         try:
             given = claim.chain.current.user_attrs.get(CANDIDATE)
             candidate = Candidate.from_json(given) if given else self._propose(claim.chain.current.params)
-            if candidate.digest in self._known.found:
-                source, evaluation = self._known.found[candidate.digest]
-                return evaluation, source
-            evaluation = self._evaluate(candidate, derive_seed(self._spec.seed, "evaluation", index))
+            source = self._known.by_plan.get(self._identify(candidate))
+            if source is not None:
+                return replace(self._known.by_point[source], candidate=candidate), source
+            seed = derive_seed(self._spec.seed, "evaluation", index)
+            evaluation = self._evaluate(candidate, seed, self._climb(index))
             objectives(evaluation, self._spec.context)
             return evaluation, None
         except EvaluationError as error:
@@ -307,12 +230,21 @@ class Worker:
         except Exception as error:  # out of memory, a singular matrix: this candidate's trouble, until all have it
             return f"{type(error).__name__}: {error}"
 
+    def _climb(self, index: int) -> Climb:
+        """The rule for one point: it looks at what lies before the point alone, so it decides alike on every resume."""
+        before, context, promotion = self._known.before(index), self._spec.context, self._spec.promotion
+
+        def climb(score: Score, costs: Mapping[str, Cost]) -> bool:
+            return promotion is not None and promotion.climbs(score, costs, before, context)
+
+        return climb
+
     def _complete(self, claim: _Claim, evaluation: Evaluation, source: int | None) -> None:
         context = self._spec.context
         told = self._ledger.complete(
             claim.id,
             objectives(evaluation, context),
-            violations(evaluation, context.limits),
+            violations(evaluation.costs, context.limits),
             evaluation.to_json(),
             **({} if source is None else {REUSED_FROM: source}),
         )

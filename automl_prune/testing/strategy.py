@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import statistics
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -17,12 +17,14 @@ import torch
 from automl_prune.candidate import Candidate, GroupChoice
 from automl_prune.costs import Cost
 from automl_prune.errors import EvaluationError
-from automl_prune.evaluation.record import Evaluation
+from automl_prune.evaluation.evaluator import Climb
+from automl_prune.evaluation.record import Evaluation, RungScore
 from automl_prune.front import FrontPoint, ParetoFront
 from automl_prune.space import ChoiceParameter, FloatParameter, Parameter
 from automl_prune.study.baselines import Baseline
 from automl_prune.study.record import Point, StudyContext, StudyRecord
-from automl_prune.study.runner import Event, StudySpec, run_study
+from automl_prune.study.runner import run_study
+from automl_prune.study.spec import Evaluate, Event, StudySpec
 from automl_prune.study.storage import open_storage
 from automl_prune.tasks import Metric, Score
 
@@ -188,10 +190,10 @@ def _candidate(point: Point) -> Candidate:
     )
 
 
-def _evaluation(goal: Goal | None) -> Callable[[Candidate, int], Evaluation]:
+def _evaluation(goal: Goal | None) -> Evaluate:
     """A convex loss; cost is worth something unless the goal is the score; without a goal some corners fail."""
 
-    def evaluate(candidate: Candidate, seed: int) -> Evaluation:
+    def evaluate(candidate: Candidate, seed: int, climb: Climb) -> Evaluation:
         values = {name: (choice.keep - 1) / _STEPS for name, choice in candidate.choices.items()}
         residuals = [values[group] - 0.5 for group in _GROUPS]
         cost = values["cost"]
@@ -202,7 +204,12 @@ def _evaluation(goal: Goal | None) -> Callable[[Candidate, int], Evaluation]:
         loss = sum((value - best) ** 2 for value, best in zip(residuals, _IDEAL, strict=True)) / len(_GROUPS)
         loss += _LOSS[candidate.choices["cost"].criterion] + (0.3 * (1 - cost) if goal != "score" else 0.0)
         return Evaluation(
-            candidate, candidate.digest, 0, Score(1 - loss, 1000), {"macs": Cost("macs", cost, 2.0)}, 0, 0.0, seed, "-"
+            candidate,
+            candidate.digest,
+            (RungScore(0, Score(1 - loss, 1000), 0, 0.0),),
+            {"macs": Cost("macs", cost, 2.0)},
+            seed,
+            "-",
         )
 
     return evaluate

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -15,11 +16,13 @@ from torch import nn
 from automl_prune.calibration import CalibrationSettings, collect
 from automl_prune.candidate import Candidate, GroupChoice
 from automl_prune.channels import ChannelGraph
+from automl_prune.costs import Cost
 from automl_prune.criteria import CriterionContext, score_groups
 from automl_prune.errors import ConfigError, EvaluationError, PlanError
 from automl_prune.evaluation import Evaluator, FineTuning, Recipe, finetune, recalibrate
+from automl_prune.evaluation.evaluator import always
 from automl_prune.seeding import derive_seed
-from automl_prune.tasks import Task
+from automl_prune.tasks import Score, Task
 
 CPU = torch.device("cpu")
 
@@ -125,6 +128,30 @@ def test_an_evaluation_is_exact_repeatable_and_leaves_the_dense_model(
     assert (first.rung, first.steps) == (1, 3)
     assert first.costs["macs"].ratio < 0.5
     assert all(torch.equal(before[name], tensor) for name, tensor in tiny_resnet.state_dict().items())
+
+
+def test_a_candidate_that_does_not_climb_keeps_its_rung_zero(digits_task: Task, tiny_resnet: nn.Module) -> None:
+    evaluator = _evaluator(tiny_resnet, digits_task, Recipe(128, FineTuning(steps=3)))
+    untrained = _evaluator(tiny_resnet, digits_task, Recipe(128)).evaluate(_half(evaluator), seed=3)
+    asked: list[tuple[Score, float]] = []
+
+    def refuse(score: Score, costs: Mapping[str, Cost]) -> bool:
+        asked.append((score, costs["macs"].value))
+        return False
+
+    stayed, climbed = (evaluator.evaluate(_half(evaluator), 3, climb) for climb in (refuse, always))
+    assert asked == [(untrained.score, untrained.costs["macs"].value)]
+    assert (stayed.rung, stayed.steps, stayed.score) == (0, 0, untrained.score)
+    assert climbed.rungs[0].score == untrained.score
+    assert stayed.plan_digest == climbed.plan_digest == evaluator.digest(_half(evaluator))
+    assert climbed.seconds == sum(rung.seconds for rung in climbed.rungs)
+
+
+def test_rung_one_trains_the_model_that_rung_zero_scored(digits_task: Task, tiny_resnet: nn.Module) -> None:
+    recipe = FineTuning(steps=3)
+    evaluator = _evaluator(tiny_resnet, digits_task, Recipe(128, recipe))
+    finalist = evaluator.finalist(_half(evaluator), recipe, seed=3)
+    assert evaluator.evaluate(_half(evaluator), seed=3).score == finalist.val
 
 
 def test_rung_zero_trains_nothing(digits_task: Task, tiny_resnet: nn.Module) -> None:

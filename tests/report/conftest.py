@@ -12,7 +12,7 @@ import pytest
 
 from automl_prune.candidate import Candidate, GroupChoice
 from automl_prune.costs import Cost
-from automl_prune.evaluation.record import Evaluation
+from automl_prune.evaluation.record import Evaluation, RungScore
 from automl_prune.study.record import Finalist, FinalistRun, StudyContext, StudyRecord, TrialRecord
 from automl_prune.tasks.base import Metric, Score
 
@@ -82,10 +82,11 @@ def _trial(recipe: Recipe, number: int, rng: np.random.Generator) -> TrialRecord
         "macs": Cost("macs", round(DENSE["macs"] * ratio), DENSE["macs"]),
         "params": Cost("params", round(DENSE["params"] * ratio**0.9), DENSE["params"]),
     }
-    evaluation = Evaluation(
-        candidate, f"{number:016x}", 1, _score(recipe, accuracy, 5000), costs, 100, 11.0 + number % 3, number,
-        f"box:{100 + number % 2}",
-    )  # fmt: skip
+    rungs = (
+        RungScore(0, _score(recipe, accuracy - 0.05, 5000), 0, 1.0),
+        RungScore(1, _score(recipe, accuracy, 5000), 100, 10.0 + number % 3),
+    )
+    evaluation = Evaluation(candidate, f"{number:016x}", rungs, costs, number, f"box:{100 + number % 2}")
     feasible = costs["macs"].value <= recipe.budget * DENSE["macs"]
     finished = start + timedelta(seconds=12.5)
     return replace(waiting, state="complete", evaluation=evaluation, feasible=feasible, finished=finished)

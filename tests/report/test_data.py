@@ -59,9 +59,9 @@ def test_rungs_are_not_mixed(make_record: MakeRecord) -> None:
     for number in (6, 7):
         evaluation = trials[number].evaluation
         assert evaluation is not None
-        trials[number] = replace(trials[number], evaluation=replace(evaluation, rung=0))
+        trials[number] = replace(trials[number], evaluation=replace(evaluation, rungs=evaluation.rungs[:1]))
     data = collect(replace(record, trials=tuple(trials), finalists=()), Path("runs/x"))
-    assert [row.category for row in data.trials if row.trial.number in (6, 7)] == ["other rung"] * 2
+    assert [row.category for row in data.trials if row.trial.number in (6, 7)] == ["lower rung"] * 2
     history = history_of(data)
     assert isinstance(history, History)
     assert not {6, 7} & set(history.trials)

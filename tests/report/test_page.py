@@ -136,7 +136,8 @@ def test_trials_table_sorts_by_full_precision(make_record: MakeRecord, tmp_path:
     for row, trial in zip(rows, record.trials, strict=True):
         keys = re.findall(r'data-value="([^"]*)"', row)
         assert keys[0] == str(trial.number)
-        assert keys[1] == ("" if trial.evaluation is None else str(trial.evaluation.score.value))
+        scores = [str(rung.score.value) for rung in trial.evaluation.rungs] if trial.evaluation else ["", ""]
+        assert keys[1:3] == scores
     assert body.count('<button type="button">') == len(re.findall(r'<th scope="col"', body))
 
 

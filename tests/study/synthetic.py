@@ -7,16 +7,19 @@ import os
 import signal
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from automl_prune.candidate import Candidate, GroupChoice
 from automl_prune.costs import Cost
-from automl_prune.evaluation.record import Evaluation
+from automl_prune.evaluation.evaluator import Climb
+from automl_prune.evaluation.record import Evaluation, RungScore
 from automl_prune.seeding import derive_seed
 from automl_prune.space import ChoiceParameter, FloatParameter
 from automl_prune.study.baselines import Make, at_several_costs
 from automl_prune.study.record import Point, StudyContext, StudyRecord
-from automl_prune.study.runner import StudySpec, run_study
+from automl_prune.study.runner import run_study
+from automl_prune.study.spec import StudySpec
 from automl_prune.study.storage import open_storage
 from automl_prune.tasks.base import Metric, Score
 
@@ -97,23 +100,29 @@ def propose(point: Point) -> Candidate:
     )
 
 
-def evaluate(candidate: Candidate, seed: int) -> Evaluation:
-    """Best where later groups are wider than earlier ones; l2 is better than l1; the seed shows in the score."""
+def stay(score: Score, costs: Mapping[str, Cost]) -> bool:
+    return False
+
+
+def evaluate(candidate: Candidate, seed: int, climb: Climb = stay) -> Evaluation:
+    """Best where later groups are wider than earlier ones; l2 is better than l1; the seed shows in the score.
+
+    Rung 1 takes 10 steps and halves what is missing to 1."""
     widths = list(candidate.widths.values())
     ideal = [0.3 + 0.4 * index / len(widths) for index in range(len(widths))]
     loss = sum((width / WIDTH - best) ** 2 for width, best in zip(widths, ideal, strict=True)) / len(widths)
     bonus = 0.01 if next(iter(candidate.choices.values())).criterion == "l2" else 0.0
-    return Evaluation(
-        candidate=candidate,
-        plan_digest=candidate.digest,
-        rung=0,
-        score=Score(0.9 - loss + bonus + seed * 1e-15, 1000),
-        costs={"macs": Cost("macs", float(sum(widths)), float(WIDTH * len(widths)))},
-        steps=0,
-        seconds=0.0,
-        seed=seed,
-        worker=f"test:{os.getpid()}",
-    )
+    score = Score(0.9 - loss + bonus + seed * 1e-15, 1000, 0.005)
+    costs = {"macs": Cost("macs", float(sum(widths)), float(WIDTH * len(widths)))}
+    rungs = [RungScore(0, score, 0, 0.0)]
+    if climb(score, costs):
+        rungs.append(RungScore(1, Score((1 + score.value) / 2, 1000, 0.005), 10, 0.0))
+    return Evaluation(candidate, candidate.digest, tuple(rungs), costs, seed, f"test:{os.getpid()}")
+
+
+def rescored(evaluation: Evaluation, value: float) -> Evaluation:
+    """The same with another score at rung 0, and no other rung."""
+    return replace(evaluation, rungs=(RungScore(0, Score(value, 1000), 0, 0.0),))
 
 
 def outcome(record: StudyRecord) -> list[Mapping[str, object]]:
@@ -127,7 +136,7 @@ def outcome(record: StudyRecord) -> list[Mapping[str, object]]:
                 "origin": trial.origin,
                 "point": trial.point,
                 "seed": trial.evaluation.seed,
-                "score": trial.evaluation.score.value,
+                "scores": [rung.score.value for rung in trial.evaluation.rungs],
             }
         )
     return rows
@@ -154,12 +163,12 @@ def work(
         with (directory / file).open("a", encoding="utf-8") as stream:
             stream.write(line + "\n")
 
-    def slow(candidate: Candidate, seed: int) -> Evaluation:
+    def slow(candidate: Candidate, seed: int, climb: Climb) -> Evaluation:
         note("log", f"start {candidate.digest} {seed}")
         if poison is not None and seed == derive_seed(7, "evaluation", poison):
             os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(seconds)
-        evaluation = evaluate(candidate, seed)
+        evaluation = evaluate(candidate, seed, climb)
         note("log", f"end {candidate.digest} {seed}")
         return evaluation
 

@@ -15,16 +15,19 @@ from optuna.trial import FrozenTrial, TrialState
 
 from automl_prune.candidate import Candidate, GroupChoice
 from automl_prune.errors import DataError, EvaluationError, Interrupted, StudyError
+from automl_prune.evaluation.evaluator import Climb
 from automl_prune.evaluation.record import Evaluation
 from automl_prune.study.baselines import Baseline
+from automl_prune.study.ledger import Ledger
+from automl_prune.study.promotion import Promotion
 from automl_prune.study.record import Finalist, FinalistRun, StudyRecord
 from automl_prune.study.runner import read_study, run_study, write_finalist
+from automl_prune.study.spec import Event
 from automl_prune.study.storage import StudyStorage, open_storage
 from automl_prune.study.strategies import strategies
-from automl_prune.study.worker import Event
 from automl_prune.tasks.base import Score
 from tests.study import synthetic
-from tests.study.synthetic import evaluate, outcome, propose, spec
+from tests.study.synthetic import evaluate, outcome, propose, rescored, spec
 
 
 class Evaluator:
@@ -34,11 +37,11 @@ class Evaluator:
         self.calls: list[tuple[str, int]] = []
         self._failures = failures or {}
 
-    def __call__(self, candidate: Candidate, seed: int) -> Evaluation:
+    def __call__(self, candidate: Candidate, seed: int, climb: Climb) -> Evaluation:
         self.calls.append((candidate.digest, seed))
         if len(self.calls) in self._failures:
             raise self._failures[len(self.calls)]
-        return evaluate(candidate, seed)
+        return evaluate(candidate, seed, climb)
 
 
 @pytest.fixture
@@ -198,10 +201,10 @@ def test_failed_trials_keep_their_reason_and_count(storage: StudyStorage) -> Non
 
 
 def test_score_that_is_no_number_fails_the_trial(storage: StudyStorage) -> None:
-    def diverge(candidate: Candidate, seed: int) -> Evaluation:
+    def diverge(candidate: Candidate, seed: int, climb: Climb) -> Evaluation:
         evaluation = evaluate(candidate, seed)
         broken = next(iter(candidate.choices.values())).criterion == "l2"
-        return replace(evaluation, score=Score(float("nan"), 10)) if broken else evaluation
+        return rescored(evaluation, float("nan")) if broken else evaluation
 
     record = run_study(spec(2), storage, propose, diverge)
     assert record.trials[0].state == "complete"
@@ -239,6 +242,45 @@ def test_same_candidate_is_evaluated_once(storage: StudyStorage) -> None:
     assert Counter(event.kind for event in events)["reused"] == 4
 
 
+def test_candidates_of_one_plan_are_evaluated_once(storage: StudyStorage) -> None:
+    evaluator = Evaluator()
+
+    def by_widths(candidate: Candidate) -> str:
+        return str(candidate.widths)
+
+    def keep_widths(candidate: Candidate, seed: int, climb: Climb) -> Evaluation:
+        return replace(evaluator(candidate, seed, climb), plan_digest=by_widths(candidate))
+
+    record = run_study(spec(4), storage, propose, keep_widths, identify=by_widths)
+    assert [(trial.origin, trial.reused_from) for trial in record.trials[:2]] == [
+        ("uniform l1", None),
+        ("uniform l2", 0),
+    ]
+    first, second = (trial.evaluation for trial in record.trials[:2])
+    assert first is not None
+    assert second == replace(first, candidate=propose(record.trials[1].point)), "its own criteria, the other's score"
+    assert len(evaluator.calls) == sum(trial.reused_from is None for trial in record.trials)
+
+
+def test_candidates_climb_and_what_strategies_see_is_rung_zero(tmp_path: Path) -> None:
+    ladder = replace(spec(16), promotion=Promotion(10, 0.25))
+    storage = open_storage(None, tmp_path / "whole")
+    whole = run_study(ladder, storage, propose, evaluate)
+    done = [trial.evaluation for trial in whole.trials if trial.evaluation]
+    assert {evaluation.rung for evaluation in done} == {0, 1}
+    for index, evaluation in enumerate(done):
+        score = evaluation.rungs[0].score
+        wanted = Promotion(10, 0.25).climbs(score, evaluation.costs, done[:index], whole.context)
+        assert evaluation.rung == int(wanted)
+    told = [chain.current.values[0] for chain in Ledger(storage, None).chains()]
+    assert told == [evaluation.rungs[0].score.value for evaluation in done]
+    for stop in (2, 3, 9):
+        again = open_storage(None, tmp_path / str(stop))
+        with pytest.raises(KeyboardInterrupt):
+            run_study(ladder, again, propose, Evaluator({stop: KeyboardInterrupt()}))
+        assert outcome(run_study(ladder, again, propose, evaluate)) == outcome(whole)
+
+
 def test_evaluation_seed_depends_on_the_place_only(tmp_path: Path) -> None:
     first, second = Evaluator(), Evaluator()
     for directory, evaluator in (("a", first), ("b", second)):
@@ -254,7 +296,7 @@ def test_bad_baseline_is_refused(storage: StudyStorage) -> None:
 
 
 def test_cost_that_was_not_evaluated_is_named(storage: StudyStorage) -> None:
-    def forgetful(candidate: Candidate, seed: int) -> Evaluation:
+    def forgetful(candidate: Candidate, seed: int, climb: Climb) -> Evaluation:
         return replace(evaluate(candidate, seed), costs={})
 
     with pytest.raises(StudyError, match="'macs' was not evaluated"):
@@ -264,16 +306,16 @@ def test_cost_that_was_not_evaluated_is_named(storage: StudyStorage) -> None:
 def test_lower_is_better_is_minimised(tmp_path: Path) -> None:
     base = replace(spec(40), context=synthetic.context(higher_is_better=False))
 
-    def loss(candidate: Candidate, seed: int) -> Evaluation:
+    def loss(candidate: Candidate, seed: int, climb: Climb) -> Evaluation:
         evaluation = evaluate(candidate, 0)
-        return replace(evaluation, score=Score(1 - evaluation.score.value, 1000))
+        return rescored(evaluation, 1 - evaluation.score.value)
 
     record = run_study(base, open_storage(None, tmp_path), propose, loss)
     assert min(_scores(record, "search")) < min(_scores(record, "uniform"))
 
 
 def test_tpe_beats_the_baselines(storage: StudyStorage) -> None:
-    record = run_study(spec(60), storage, propose, lambda candidate, seed: evaluate(candidate, 0))
+    record = run_study(spec(60), storage, propose, lambda candidate, seed, climb: evaluate(candidate, 0))
     assert max(_scores(record, "search")) > max(_scores(record, "uniform"))
 
 

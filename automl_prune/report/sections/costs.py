@@ -47,19 +47,19 @@ def render(data: ReportData) -> str:
 
 def stages(record: StudyRecord) -> tuple[Stage, ...]:
     """Trials by rung, failed trials, finalists; those that took place."""
-    done = [evaluation for _, evaluation in completed(record)]
+    rungs = [rung for trial, e in completed(record) if trial.reused_from is None for rung in e.rungs]
     failed = [t for t in record.trials if t.state == "failed"]
     lost = sum((t.finished - t.started).total_seconds() for t in failed if t.started and t.finished)
     runs = [run for finalist in record.finalists for run in finalist.runs]
     names = {0: "Trials, no training", 1: "Trials, short fine-tuning"}
     found = [
         Stage(
-            names.get(rung, f"Trials at rung {rung}"),
-            sum(e.rung == rung for e in done),
-            sum(e.steps for e in done if e.rung == rung),
-            sum(e.seconds for e in done if e.rung == rung),
+            names[number],
+            sum(rung.rung == number for rung in rungs),
+            sum(rung.steps for rung in rungs if rung.rung == number),
+            sum(rung.seconds for rung in rungs if rung.rung == number),
         )
-        for rung in sorted({e.rung for e in done})
+        for number in sorted({rung.rung for rung in rungs})
     ]
     if failed:
         found.append(Stage("Failed trials", len(failed), None, lost))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 
 import plotly.graph_objects as go
@@ -74,7 +75,7 @@ def _finalists_caption(data: ReportData, cost: str) -> str:
 
 
 def _search_caption(data: ReportData, cost: str) -> str:
-    counts = {c: sum(row.category == c for row in data.trials) for c in ("front", "baseline", "search", "over budget")}
+    counts = Counter(row.category for row in data.trials)
     shown = sum(e is not None and cost in e.costs for e in (row.trial.evaluation for row in data.trials))
     context = data.context
     words = (
@@ -83,6 +84,11 @@ def _search_caption(data: ReportData, cost: str) -> str:
         f"are {counts['search']} further search trials, {counts['baseline']} further baselines and "
         f"{counts['over budget']} over budget. Bars on the front are 95 % intervals, where known."
     )
+    if counts["lower rung"]:
+        words += (
+            f" {plural(counts['lower rung'], 'trial')} stayed at a lower rung, because a trial of no higher cost was "
+            "better there, and cannot be compared with the others."
+        )
     if score_view(data) is not None:
         words += " A few far worse trials lie outside the first view; double-click to see all."
     return words

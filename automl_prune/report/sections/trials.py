@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from automl_prune.report.cells import cost_cells, trial_cell
 from automl_prune.report.data import ReportData, TrialRow
 from automl_prune.report.markup import Cell, Row, missing, number, paragraph, table
@@ -13,30 +15,32 @@ def render(data: ReportData) -> str:
     if not data.trials:
         return missing("No trial has been started.")
     context = data.context
-    heads = ["trial", "status", "origin", f"{context.metric.name} (val)", *map(cost_label, context.dense_costs)]
-    heads += ["rung", "criterion × groups", "time", "remark"]
-    listing = table(
-        "Trials", heads, [_trial(data, row) for row in data.trials], sortable=True, tall=len(data.trials) > 20
-    )
+    rungs = range(1 + max((e.rung for row in data.trials if (e := row.trial.evaluation)), default=0))
+    scores = [f"{context.metric.name} (val, rung {rung})" for rung in rungs]
+    heads = ["trial", "status", "origin", *scores, *map(cost_label, context.dense_costs)]
+    heads += ["criterion × groups", "time", "remark"]
+    lines = [_trial(data, row, rungs) for row in data.trials]
+    listing = table("Trials", heads, lines, sortable=True, tall=len(data.trials) > 20)
     note = (
         "Click a column's title to sort; the answer's trial is marked. Scores are on the validation split, before any "
-        "finalist's fine-tuning."
+        "finalist's fine-tuning; rung 0 is without any training, rung 1 after a short one."
     )
     return paragraph(note, "soft noprint") + listing
 
 
-def _trial(data: ReportData, row: TrialRow) -> Row:
+def _trial(data: ReportData, row: TrialRow, rungs: Iterable[int]) -> Row:
     trial, metric = row.trial, data.context.metric
     evaluation = trial.evaluation
     remark = trial.reason or (f"attempt {trial.attempt}" if trial.attempt > 1 else "")
+    scores = {rung.rung: rung.score.value for rung in evaluation.rungs} if evaluation else {}
     cells = [
         trial_cell(trial.number, card=evaluation is not None), Cell(row.status), Cell(trial.origin),
-        number(evaluation.score.value, metric.show(evaluation.score.value)) if evaluation else number(None),
-        *cost_cells(data, evaluation.costs if evaluation else {}), number(evaluation.rung if evaluation else None),
+        *(number(scores[rung], metric.show(scores[rung])) if rung in scores else number(None) for rung in rungs),
+        *cost_cells(data, evaluation.costs if evaluation else {}),
         Cell(row.criteria or ABSENT, kind="text"), number(row.seconds, _time(row.seconds)), Cell(remark, kind="text"),
     ]  # fmt: skip
     chosen = data.answer.row is not None and data.answer.row.trial == trial.number
-    return Row(cells, "chosen" if chosen else "faint" if row.category in (None, "over budget", "other rung") else "")
+    return Row(cells, "chosen" if chosen else "faint" if row.category in (None, "over budget", "lower rung") else "")
 
 
 def _time(seconds: float | None) -> str | None:

@@ -1,0 +1,38 @@
+"""What a study has evaluated, by its point and by its plan."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from automl_prune.evaluation.record import Evaluation
+from automl_prune.study.chains import Chain
+from automl_prune.study.codec import REUSED_FROM, evaluation_of
+
+
+@dataclass(slots=True)
+class Known:
+    """Evaluations of a growing study, each once: points that reuse another one's are left out.
+
+    Attributes:
+        by_point: By the place of the point.
+        by_plan: The first point of every plan digest.
+    """
+
+    by_point: dict[int, Evaluation] = field(default_factory=dict)
+    by_plan: dict[str, int] = field(default_factory=dict)
+    _read: set[int] = field(default_factory=set)
+
+    def read(self, chains: Sequence[Chain]) -> None:
+        """Take up what has been completed since."""
+        for chain in chains:
+            if chain.index not in self._read and chain.state == "complete":
+                self._read.add(chain.index)
+                if REUSED_FROM not in chain.current.user_attrs:
+                    evaluation = evaluation_of(chain.current)
+                    self.by_point[chain.index] = evaluation
+                    self.by_plan.setdefault(evaluation.plan_digest, chain.index)
+
+    def before(self, index: int) -> list[Evaluation]:
+        """What lies before a point, in the study's order."""
+        return [self.by_point[point] for point in sorted(self.by_point) if point < index]
