@@ -19,6 +19,7 @@ from automl_prune.report.sections import (
     history,
     protected,
     provenance,
+    rungs,
     trials,
     widths,
 )
@@ -38,6 +39,7 @@ ORDER = (
     Section("front", "Front", front.render),
     Section("widths", "Kept widths", widths.render),
     Section("history", "History", history.render),
+    Section("rungs", "Agreement of the rungs", rungs.render),
     Section("trials", "Trials", trials.render),
     Section("failures", "Failures", failures.render),
     Section("protected", "Protected channels", protected.render),
