@@ -3,13 +3,16 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
 
-.PHONY: search test lint types arch clean
+.PHONY: search test test-faults lint types arch clean
 
 search: .venv/.stamp-run
 	$(BIN)/automl-prune search experiments/digits/config.yaml
 
 test: .venv/.stamp-dev
 	$(BIN)/python -m pytest
+
+test-faults: .venv/.stamp-dev
+	$(BIN)/python -m pytest -m faults -rP
 
 lint: .venv/.stamp-dev
 	$(BIN)/ruff check .

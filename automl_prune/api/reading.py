@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 from automl_prune.budget import Budget
@@ -29,7 +30,8 @@ def read(run_dir: Path, storage: str | None = None) -> StudyRecord:
             f"{run_dir} holds no study ({directory.journal.name} is missing); give the run directory of a "
             "search, and --storage URL if it lives in a database"
         )
-    return read_study(open_storage(storage, run_dir), study_name(directory, storage))
+    with closing(open_storage(storage, run_dir)) as opened:
+        return read_study(opened, study_name(directory, storage))
 
 
 def status(run_dir: Path, storage: str | None = None) -> str:

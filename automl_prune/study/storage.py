@@ -16,7 +16,14 @@ import optuna
 from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, RDBStorage, get_storage
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DBAPIError,
+    IntegrityError,
+    NoSuchModuleError,
+    ProgrammingError,
+    SQLAlchemyError,
+)
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from automl_prune.errors import StudyError
@@ -27,6 +34,15 @@ T = TypeVar("T")
 PATIENCE: Final = 120.0
 """Seconds for which a storage that fails is tried again before the study gives up."""
 
+# A server or network that says nothing is noticed after half a minute, not after the system's hours.
+_LIBPQ: Final = {
+    "connect_timeout": 10,  # seconds, as the next two
+    "keepalives_idle": 15,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,  # milliseconds
+}
+_RACES: Final = 20
 _TRANSIENT = (StorageInternalError, DBAPIError, PoolTimeoutError, OSError)
 _SECRETS = re.compile(r"((?:password|passwd|pwd|token|secret)=)[^&\s]*", re.IGNORECASE)
 
@@ -39,11 +55,13 @@ class StudyStorage:
         backend: Optuna's view of it; every call is tried again for ``PATIENCE`` seconds when the storage fails.
         location: Its path, or its URL without the password.
         notices: What was repaired or is unwise, for the user to read.
+        close: Gives up the connections to it; it may be used again all the same.
     """
 
     backend: BaseStorage
     location: str
     notices: tuple[str, ...] = ()
+    close: Callable[[], None] = lambda: None
 
 
 def open_storage(url: str | None, directory: Path) -> StudyStorage:
@@ -71,10 +89,12 @@ def _open_database(url: str) -> StudyStorage:
         raise StudyError("--storage is not a database URL; expected e.g. postgresql://user@host/database") from None
     location = _SECRETS.sub(r"\1***", parsed.render_as_string(hide_password=True))
     sqlite = parsed.get_backend_name() == "sqlite"
-    pool = {} if sqlite else {"pool_pre_ping": True, "pool_size": 2, "max_overflow": 2}
+    pool: dict[str, Any] = {} if sqlite else {"pool_pre_ping": True, "pool_size": 2, "max_overflow": 2}
+    if parsed.get_backend_name() == "postgresql" and parsed.get_driver_name() in ("psycopg", "psycopg2"):
+        pool["connect_args"] = {**_LIBPQ, **parsed.query}
     try:
         with quiet():
-            storage = get_storage(RDBStorage(url, engine_kwargs=pool))
+            database = _with_tables(url, pool)
     except (ImportError, NoSuchModuleError) as error:
         raise StudyError(
             f"storage {location}: no driver for {parsed.drivername} is installed "
@@ -86,7 +106,34 @@ def _open_database(url: str) -> StudyStorage:
             "check that the server runs, and the URL"
         ) from None
     notice = "SQLite hands a trial to several workers now and then: use it with one worker, else a journal file"
-    return StudyStorage(retrying(storage, location), location, (notice,) if sqlite else ())
+
+    def close() -> None:
+        database.remove_session()
+        database.engine.dispose()
+
+    storage = retrying(get_storage(database), location)
+    return StudyStorage(storage, location, (notice,) if sqlite else (), close)
+
+
+def _with_tables(url: str, pool: dict[str, Any]) -> RDBStorage:
+    """The database with Optuna's tables.
+
+    Processes that create them at one moment fail each other, and try again. A server that stops meanwhile is waited
+    for as by every later call; one that was never reached is not: the URL may be wrong.
+    """
+    deadline, races, reached = time.monotonic() + PATIENCE, 0, False
+    while True:
+        try:
+            return RDBStorage(url, engine_kwargs=pool)
+        except (IntegrityError, ProgrammingError, StorageInternalError):
+            reached, races = True, races + 1
+            if races == _RACES:
+                raise
+        except DBAPIError as error:
+            reached = reached or error.connection_invalidated
+            if not reached or time.monotonic() > deadline:
+                raise
+        time.sleep(random.uniform(0.02, 0.2))
 
 
 def _scrub(error: BaseException, password: object) -> str:

@@ -3,42 +3,16 @@
 from __future__ import annotations
 
 import os
-import random
 import signal
-from collections import Counter
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
 
-from automl_prune.study.record import StudyRecord
 from automl_prune.study.runner import read_study, run_study
 from automl_prune.study.storage import open_storage
-from tests.study import processes
-from tests.study.processes import kill, wait_for_end, wait_until
-from tests.study.synthetic import evaluate, outcome, propose, spec, work
-
-
-def start(directory: Path, requested: int, **options: float) -> BaseProcess:
-    return processes.start(work, directory, requested, **options)
-
-
-def lines(directory: Path, kind: str, file: str = "log") -> list[str]:
-    path = directory / file
-    found = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    return [line for line in found if line.startswith(kind)]
-
-
-def check_exact(record: StudyRecord, directory: Path, requested: int) -> None:
-    """Every requested trial is complete; only a trial whose worker was killed was evaluated again."""
-    assert [trial.number for trial in record.trials] == list(range(requested))
-    assert {trial.state for trial in record.trials} == {"complete"}
-    attempts: Counter[str] = Counter()
-    for trial in record.trials:
-        if trial.reused_from is None and trial.evaluation:
-            attempts[f"end {trial.evaluation.candidate.digest} {trial.evaluation.seed}"] += trial.attempt
-    ends = Counter(lines(directory, "end"))
-    assert all(1 <= ends[line] <= attempts[line] for line in attempts)
+from tests.study.processes import check_exact, kill, lines, wait_for_end, wait_until
+from tests.study.processes import start_worker as start
+from tests.study.synthetic import evaluate, outcome, propose, spec
 
 
 def test_killed_worker_loses_nothing_and_resumes_alike(tmp_path: Path) -> None:
@@ -77,18 +51,6 @@ def test_survivor_takes_over_from_a_killed_worker(tmp_path: Path) -> None:
     record = read_study(open_storage(None, tmp_path))
     check_exact(record, tmp_path, 10)
     assert record.trials[0].attempt == 2
-
-
-def test_workers_killed_at_random_reach_the_exact_total(tmp_path: Path) -> None:
-    choose = random.Random(0)
-    workers = [start(tmp_path, 24, seconds=0.2, worker=number) for number in range(3)]
-    for kills in range(1, 4):
-        wait_until(lambda count=kills: len(lines(tmp_path, "start")) >= 5 * count, workers[-1])  # type: ignore[misc]  # bound
-        kill(workers.pop(choose.randrange(len(workers) - 1)))
-        workers.append(start(tmp_path, 24, seconds=0.2, worker=2 + kills))
-    for worker in workers:
-        wait_for_end(worker)
-    check_exact(read_study(open_storage(None, tmp_path)), tmp_path, 24)
 
 
 def test_interrupt_hands_the_running_trial_back(tmp_path: Path) -> None:

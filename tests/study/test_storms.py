@@ -1,0 +1,131 @@
+"""Many workers that are killed at random, on storages that tear and stop: exactly the requested trials, none twice.
+
+Every test runs once in a short form with the suite, and in its long form with ``make test-faults``.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import pytest
+
+from automl_prune.study.journal import JOURNAL, JournalFile
+from automl_prune.study.record import StudyRecord
+from automl_prune.study.runner import read_study
+from automl_prune.study.storage import open_storage
+from tests.study.postgresql import Server, postgresql
+from tests.study.processes import check_exact, kill, lines, start_worker, wait_for_end, wait_until
+
+LONG = pytest.mark.faults
+
+
+@dataclass(frozen=True)
+class Storm:
+    """What a test puts up with: workers, trials, how many workers are killed, and seconds of an evaluation."""
+
+    workers: int = 8
+    trials: int = 60
+    kills: int = 25
+    seconds: float = 0.3
+
+    @classmethod
+    def of(cls, seed: int) -> Storm:
+        return cls() if seed else cls(workers=4, trials=15, kills=4, seconds=0.1)
+
+
+class Crew:
+    """Workers of one study; whoever is killed is replaced. Nothing is ever set aside: here the deaths are chance."""
+
+    def __init__(self, directory: Path, storm: Storm, seed: int, url: str | None = None) -> None:
+        self.directory, self.storm, self.url = directory, storm, url
+        self.choose = random.Random(seed)
+        self.hired = 0
+        self.workers: list[BaseProcess] = []
+        for _ in range(storm.workers):
+            self.hire()
+
+    def hire(self) -> None:
+        options = {"seconds": self.storm.seconds, "lease": 10, "attempts": 10**6, "url": self.url}
+        self.workers.append(start_worker(self.directory, self.storm.trials, worker=self.hired, **options))
+        self.hired += 1
+
+    def wait_for_starts(self, count: int) -> None:
+        """Until so many evaluations have begun; the last worker is never killed."""
+        wait_until(lambda: len(lines(self.directory, "start")) >= count, self.workers[-1])
+
+    def kill_one(self) -> None:
+        time.sleep(self.choose.uniform(0, self.storm.seconds))  # at any point of an evaluation and of its storing
+        kill(self.workers.pop(self.choose.randrange(len(self.workers) - 1)))
+        self.hire()
+
+    def finish(self) -> StudyRecord:
+        for worker in self.workers:
+            wait_for_end(worker)
+        with closing(open_storage(self.url, self.directory)) as storage:
+            return read_study(storage)
+
+
+def report(record: StudyRecord, crew: Crew) -> None:
+    again = sum(trial.attempt - 1 for trial in record.trials)
+    ignored = len(lines(crew.directory, "ignored", "events"))
+    print(f"{len(record.trials)} trials complete, {crew.hired} workers, {again} trials tried again, {ignored} ignored")
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with postgresql() as started:
+        yield started
+
+
+@LONG
+@pytest.mark.parametrize("seed", range(1, 11))
+@pytest.mark.parametrize("storage", ["journal", "postgresql"])
+def test_workers_killed_at_random_reach_the_exact_total(
+    storage: str, seed: int, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    storm = Storm.of(seed)
+    url = None if storage == "journal" else request.getfixturevalue("server").new_database()
+    crew = Crew(tmp_path, storm, seed, url)
+    for number in range(storm.kills):
+        crew.wait_for_starts((number + 1) * storm.trials // (storm.kills + 1))
+        crew.kill_one()
+    record = crew.finish()
+    check_exact(record, tmp_path, storm.trials)
+    report(record, crew)
+
+
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=LONG) for seed in range(1, 11))])
+def test_journal_torn_again_and_again_reaches_the_exact_total(seed: int, tmp_path: Path) -> None:
+    storm = Storm.of(seed)
+    crew = Crew(tmp_path, storm, seed)
+    for number in range(storm.kills):
+        crew.wait_for_starts((number + 1) * storm.trials // (storm.kills + 1))
+        with JournalFile(tmp_path / JOURNAL).locked() as descriptor:  # what a writer leaves that dies in a write
+            os.write(descriptor, b'{"op_code":8,"worker_id":"torn in the middle of a rec')
+        crew.kill_one()
+    record = crew.finish()
+    check_exact(record, tmp_path, storm.trials)
+    assert len(list(tmp_path.glob("*.torn-*"))) == storm.kills
+    report(record, crew)
+
+
+@pytest.mark.parametrize(("outage", "seed"), [(1, 0), pytest.param(30, 1, marks=LONG)])
+def test_database_that_stops_twice_loses_nothing(outage: float, seed: int, tmp_path: Path, server: Server) -> None:
+    storm = Storm.of(seed)
+    crew = Crew(tmp_path, storm, seed, server.new_database())
+    for part in (1, 2):
+        crew.wait_for_starts(part * storm.trials // 3)
+        server.stop()
+        time.sleep(outage)
+        server.start()
+        crew.kill_one()
+    record = crew.finish()
+    check_exact(record, tmp_path, storm.trials)
+    report(record, crew)
