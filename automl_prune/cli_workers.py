@@ -46,3 +46,19 @@ def worker(
         device=device,
         view=open_terminal(),
     )
+
+
+@app.command("storage-proxy")
+def storage_proxy(
+    storage: Annotated[str, typer.Option(help="The database's URL; $NAME for what the environment holds.")],
+    host: Annotated[str, typer.Option(help="Where to listen; 0.0.0.0 is reachable from everywhere.")] = "localhost",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 13000,
+) -> None:
+    """Serve a database to hundreds of workers, which give --storage grpc://HOST:PORT; runs until interrupted.
+
+    Example: automl-prune storage-proxy --storage 'postgresql://me:$DB_PASSWORD@db/prune'
+    """
+    from automl_prune import api
+    from automl_prune.terminal import open_terminal
+
+    api.storage_proxy(storage, host, port, open_terminal())

@@ -28,7 +28,7 @@ def join(
     *,
     storage: str | None = None,
     study: str | None = None,
-    artifacts: str | Path | None = None,
+    artifacts: str | None = None,
     config: Mapping[str, Any] | None = None,
     overrides: Sequence[str] = (),
     trusted: Sequence[str] = (),
@@ -44,7 +44,7 @@ def join(
         run_dir: Of the search; None for a study in a database.
         storage: URL of that database.
         study: Name in the storage; by default the only one.
-        artifacts: Where the study's files lie, seen from here; by default ``run_dir``, or where the study says.
+        artifacts: Where the study's files lie, seen from here; by default in ``run_dir``, else where the study says.
         config: Of the caller's own, instead of the study's; it is trusted.
         overrides: ``"a.b=value"`` each, e.g. where the data lie on this machine.
         trusted: Packages whose functions the study's configuration may name (see ``factories.check_trust``).
@@ -72,7 +72,7 @@ def join(
     if config is None:
         loaded.check_trust(trusted)
     with tempfile.TemporaryDirectory(prefix="automl-prune-") as folder:
-        files = fetch(invitation, Path(folder), artifacts or run_dir)
+        files = fetch(invitation, Path(folder), artifacts, run_dir)
         session = _prepare(loaded, invitation, files, device, view)
     take_part(
         invitation,

@@ -29,6 +29,7 @@ COMMANDS = (
     "export",
     "report",
     "worker",
+    "storage-proxy",
 )
 DIGITS = Path(__file__).parents[1] / "experiments" / "digits" / "config.yaml"
 # a tiny network and training split, so that an epoch takes a moment

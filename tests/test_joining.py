@@ -80,7 +80,7 @@ def test_a_worker_with_nothing_but_the_study_does_what_the_search_would_have_don
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     shutil.move(open_study / "study.journal", elsewhere)
-    events = _join(elsewhere, artifacts=open_study, number=0, device="cpu")
+    events = _join(elsewhere, artifacts=str(open_study), number=0, device="cpu")
     assert [event.trial for event in events if event.kind in ("complete", "reused")] == [6]
     assert [path.name for path in elsewhere.iterdir()] == ["study.journal"]
     found, expected = _record(elsewhere).trials, _record(resumed).trials

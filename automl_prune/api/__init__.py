@@ -5,7 +5,7 @@ from __future__ import annotations
 from automl_prune.api.analysing import sensitivity
 from automl_prune.api.compressing import one_shot, one_shot_config
 from automl_prune.api.exporting import export
-from automl_prune.api.launching import Team, worker
+from automl_prune.api.launching import Team, storage_proxy, worker
 from automl_prune.api.profiling import Profile, profile
 from automl_prune.api.progressing import progressive_config
 from automl_prune.api.reading import front, read, report, status, verdict
@@ -15,6 +15,6 @@ from automl_prune.api.training import train
 
 __all__ = [
     "Profile", "SearchResult", "Team", "export", "front", "one_shot", "one_shot_config", "profile",
-    "progressive_config", "read", "report", "search", "search_config", "sensitivity", "sparsify", "status", "train",
-    "verdict", "worker",
+    "progressive_config", "read", "report", "search", "search_config", "sensitivity", "sparsify", "status",
+    "storage_proxy", "train", "verdict", "worker",
 ]  # fmt: skip

@@ -17,6 +17,7 @@ from automl_prune.study.directory import RunDirectory
 from automl_prune.study.invitation import invite
 from automl_prune.study.record import StudyRecord
 from automl_prune.study.runner import read_study
+from automl_prune.study.serving import serve
 from automl_prune.study.spec import Event, StudySpec
 from automl_prune.study.storage import StudyStorage
 from automl_prune.view import Silent, View
@@ -129,3 +130,8 @@ def worker(
             view=view,
         )
     view.say(f"All {invitation.requested} trials of study {invitation.name} are finished")
+
+
+def storage_proxy(storage: str, host: str = "localhost", port: int = 13000, view: View | None = None) -> None:
+    """Serve a database to workers until interrupted; see ``study.serving.serve``, and its errors."""
+    serve(storage, host, port, say=(view or Silent()).say)

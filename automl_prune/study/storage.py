@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import random
 import re
 import time
@@ -11,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
+from urllib.parse import quote
 
 import optuna
 from optuna.exceptions import StorageInternalError
@@ -28,6 +30,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from automl_prune.errors import StudyError
 from automl_prune.study.journal import JOURNAL, open_journal
+from automl_prune.study.proxy import is_proxy, open_proxy
 
 T = TypeVar("T")
 
@@ -47,6 +50,9 @@ _TRANSIENT = (StorageInternalError, DBAPIError, PoolTimeoutError, OSError)
 _SECRETS = re.compile(r"((?:password|passwd|pwd|token|secret)=)[^&\s]*", re.IGNORECASE)
 
 
+_VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})")
+
+
 @dataclass(frozen=True, slots=True)
 class StudyStorage:
     """An open storage.
@@ -64,12 +70,15 @@ class StudyStorage:
     close: Callable[[], None] = lambda: None
 
 
-def open_storage(url: str | None, directory: Path) -> StudyStorage:
+def open_storage(url: str | None, directory: Path, *, connections: int = 4) -> StudyStorage:
     """Open the storage of a study, creating it when it does not exist.
 
     Args:
-        url: SQLAlchemy URL (``postgresql://...``, ``sqlite:///...``), or None for a journal file.
+        url: SQLAlchemy URL (``postgresql://...``, ``sqlite:///...``), ``grpc://host:port`` of a proxy, or None for a
+            journal file. User name and password may be ``$VARIABLES`` of the environment, so that they stand
+            nowhere else.
         directory: Where the journal file lies.
+        connections: To a database server, at most.
 
     Raises:
         StudyError: The storage cannot be opened; passwords are left out of the message.
@@ -78,23 +87,29 @@ def open_storage(url: str | None, directory: Path) -> StudyStorage:
         path = directory.resolve() / JOURNAL
         journal, notices = open_journal(path)
         return StudyStorage(retrying(journal, str(path)), str(path), tuple(notices))
-    return _open_database(url)
+    if is_proxy(url):
+        proxy, failure = open_proxy(url)
+        return StudyStorage(retrying(proxy, url, transient=(failure,)), url, close=proxy.close)
+    return _open_database(url, connections)
 
 
-def _open_database(url: str) -> StudyStorage:
+def _open_database(url: str, connections: int) -> StudyStorage:
     try:
         parsed = make_url(url)
     except (ArgumentError, ValueError):
         # SQLAlchemy would quote the text, and with it a password.
         raise StudyError("--storage is not a database URL; expected e.g. postgresql://user@host/database") from None
+    parsed = parsed.set(username=_from_environment(parsed.username), password=_from_environment(parsed.password))
     location = _SECRETS.sub(r"\1***", parsed.render_as_string(hide_password=True))
     sqlite = parsed.get_backend_name() == "sqlite"
-    pool: dict[str, Any] = {} if sqlite else {"pool_pre_ping": True, "pool_size": 2, "max_overflow": 2}
+    pool: dict[str, Any] = {}
+    if not sqlite:
+        pool = {"pool_pre_ping": True, "pool_size": connections // 2, "max_overflow": connections // 2}
     if parsed.get_backend_name() == "postgresql" and parsed.get_driver_name() in ("psycopg", "psycopg2"):
         pool["connect_args"] = {**_LIBPQ, **parsed.query}
     try:
         with quiet():
-            database = _with_tables(url, pool)
+            database = _with_tables(parsed.render_as_string(hide_password=False), pool)
     except (ImportError, NoSuchModuleError) as error:
         raise StudyError(
             f"storage {location}: no driver for {parsed.drivername} is installed "
@@ -136,13 +151,24 @@ def _with_tables(url: str, pool: dict[str, Any]) -> RDBStorage:
         time.sleep(random.uniform(0.02, 0.2))
 
 
+def _from_environment(text: object) -> str | None:
+    """A part of a URL, or what the variable holds that it names."""
+    found = _VARIABLE.fullmatch(str(text or ""))
+    if found is None:
+        return None if text is None else str(text)
+    name = found[1] or found[2]
+    if name not in os.environ:
+        raise StudyError(f"--storage names the environment variable {name}, which is not set")
+    return os.environ[name]
+
+
 def _scrub(error: BaseException, password: object) -> str:
     """The innermost message in one line, without the password."""
     while error.__cause__ is not None:
         error = error.__cause__
     text = _SECRETS.sub(r"\1***", str(getattr(error, "orig", None) or error))
-    if password:
-        text = text.replace(str(password), "***")
+    for secret in (str(password), quote(str(password), safe="")) if password else ():
+        text = text.replace(secret, "***")
     return " ".join(text.split()) or type(error).__name__
 
 
@@ -157,7 +183,12 @@ def quiet() -> Iterator[None]:
         optuna.logging.set_verbosity(level)
 
 
-def retrying(storage: BaseStorage, location: str, patience: float = PATIENCE) -> BaseStorage:
+def retrying(
+    storage: BaseStorage,
+    location: str,
+    patience: float = PATIENCE,
+    transient: tuple[type[Exception], ...] = (),
+) -> BaseStorage:
     """A storage whose every call backs off and tries again while the storage fails.
 
     A call that was carried out although its answer was lost is carried out twice; the worker's protocol bears
@@ -167,11 +198,15 @@ def retrying(storage: BaseStorage, location: str, patience: float = PATIENCE) ->
         storage: What is wrapped.
         location: How messages name it.
         patience: Seconds until ``StudyError`` is raised instead.
+        transient: More kinds of failures that pass.
     """
+    passing = (*_TRANSIENT, *transient)
 
     def method(name: str) -> Callable[..., Any]:
         def call(self: object, *args: Any, **kwargs: Any) -> Any:
-            return _with_patience(functools.partial(getattr(storage, name), *args, **kwargs), location, patience)
+            return _with_patience(
+                functools.partial(getattr(storage, name), *args, **kwargs), location, patience, passing
+            )
 
         return call
 
@@ -180,12 +215,12 @@ def retrying(storage: BaseStorage, location: str, patience: float = PATIENCE) ->
     return cast(BaseStorage, wrapper())
 
 
-def _with_patience(call: Callable[[], T], location: str, patience: float) -> T:
+def _with_patience(call: Callable[[], T], location: str, patience: float, passing: tuple[type[Exception], ...]) -> T:
     deadline, pause = time.monotonic() + patience, 0.05
     while True:
         try:
             return call()
-        except _TRANSIENT as error:
+        except passing as error:
             if time.monotonic() + pause > deadline:
                 raise StudyError(
                     f"storage {location} failed for {patience:.0f} s: {_scrub(error, None)}; "

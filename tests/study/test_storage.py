@@ -11,6 +11,7 @@ from optuna.storages import InMemoryStorage
 from optuna.study import StudyDirection
 
 from automl_prune.errors import StudyError
+from automl_prune.study import storage as storage_module
 from automl_prune.study.runner import read_study, run_study
 from automl_prune.study.storage import open_storage, retrying
 from tests.study.synthetic import evaluate, propose, spec
@@ -80,3 +81,24 @@ def test_unusable_url_is_refused_without_its_password(url: str, expected: str, t
 def test_relative_directory_becomes_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert open_storage(None, Path("run")).location == str(tmp_path / "run" / "study.journal")
+
+
+def test_user_and_password_may_come_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+
+    def refuse(url: str, engine_kwargs: object) -> None:
+        seen.append(url)
+        raise RuntimeError(f"{url} is unreachable: hunter2@x does not open the door")
+
+    monkeypatch.setattr(storage_module, "RDBStorage", refuse)
+    monkeypatch.setenv("DB_USER", "me")
+    monkeypatch.setenv("DB_PASSWORD", "hunter2@x")
+    for url in ("postgresql://$DB_USER:$DB_PASSWORD@host/db", "postgresql://me:${DB_PASSWORD}@host/db"):
+        with pytest.raises(StudyError, match=r"postgresql://me:\*\*\*@host/db cannot be opened") as caught:
+            open_storage(url, tmp_path)
+        assert seen.pop() == "postgresql://me:hunter2%40x@host/db"
+        assert "hunter2" not in str(caught.value)
+        assert caught.value.__cause__ is None
+    monkeypatch.delenv("DB_PASSWORD")
+    with pytest.raises(StudyError, match="environment variable DB_PASSWORD, which is not set"):
+        open_storage("postgresql://me:$DB_PASSWORD@host/db", tmp_path)
