@@ -94,9 +94,9 @@ def test_plotly_is_inlined_once_and_the_file_stays_small(make_record: MakeRecord
 @pytest.mark.parametrize(
     ("case", "expected"),
     [
-        ("full", {"figure-front", "figure-widths", "figure-history"}),
-        ("no finalists", {"figure-front", "figure-widths", "figure-history"}),
-        ("over budget", {"figure-front"}),
+        ("full", {"figure-front", "figure-widths", "figure-history", "figure-rungs-0-1", "figure-rungs-1-2"}),
+        ("no finalists", {"figure-front", "figure-widths", "figure-history", "figure-rungs-0-1"}),
+        ("over budget", {"figure-front", "figure-rungs-0-1"}),
         ("one trial", {"figure-front", "figure-widths"}),
         ("all failed", set()),
         ("no trials", set()),
