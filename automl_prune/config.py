@@ -87,6 +87,7 @@ class EvaluationSection(_Section):
         finalists: How many points of the front are fine-tuned longer and exported.
         finetune_epochs: Epochs of a finalist's fine-tuning.
         seeds: Fine-tunings per finalist, for mean and interval.
+        attempts: How often a trial is tried in all when its worker dies of it; then it is set aside, failed.
     """
 
     calibration_samples: _Count = 1024
@@ -99,6 +100,7 @@ class EvaluationSection(_Section):
     finalists: _Count = 5
     finetune_epochs: _Positive = 3.0
     seeds: _Count = 3
+    attempts: _Count = 3
 
     def recipe(self) -> Recipe:
         """The evaluation of candidates."""

@@ -80,6 +80,7 @@ def join(
         session.projector,
         session.evaluator.digest,
         session.evaluator.evaluate,
+        attempts=loaded.evaluation.attempts,
         promotion=loaded.evaluation.promotion(),
         requested=requested,
         number=number,

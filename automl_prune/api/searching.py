@@ -218,6 +218,7 @@ def _spec(
         seed=seed,
         requested=trials,
         baselines=_baselines(session, directory),
+        attempts=evaluation.attempts,
         promotion=evaluation.promotion(),
         network=projector.network(),
     )

@@ -22,6 +22,7 @@ from automl_prune.criteria import keep_best
 from automl_prune.errors import ConfigError, EvaluationError, PlanError
 from automl_prune.evaluation.batchnorm import recalibrate
 from automl_prune.evaluation.finetune import FineTuning, finetune
+from automl_prune.evaluation.memory import within_memory
 from automl_prune.evaluation.reconstruct import reconstruct
 from automl_prune.evaluation.record import Evaluation, RungScore
 from automl_prune.evaluation.score import score
@@ -151,8 +152,14 @@ class Evaluator:
             on_step: Called with (steps done, steps in all) of the fine-tuning.
 
         Raises:
-            EvaluationError: Fine-tuning diverged, or the pruned model is not what its plan says.
+            EvaluationError: Fine-tuning diverged, memory ran out, or the pruned model is not what its plan says.
         """
+        with within_memory(self.device):
+            return self._evaluate(candidate, seed, climb, on_step)
+
+    def _evaluate(
+        self, candidate: Candidate, seed: int, climb: Climb, on_step: Callable[[int, int], None] | None
+    ) -> Evaluation:
         start = time.perf_counter()
         plan = self.plan(candidate)
         costs = plan.costs()
@@ -179,8 +186,9 @@ class Evaluator:
         With a checkpoint, one that was interrupted goes on to the same weights; see ``finetune``.
         """
         start = time.perf_counter()
-        small = self._finetune(self.compress(self.plan(candidate)), finetuning, seed, on_step, checkpoint)
-        val, test = self._score(small, "val"), self._score(small, "test")
+        with within_memory(self.device):
+            small = self._finetune(self.compress(self.plan(candidate)), finetuning, seed, on_step, checkpoint)
+            val, test = self._score(small, "val"), self._score(small, "test")
         return Trained(small, val, test, finetuning.steps, time.perf_counter() - start)
 
     def compress(self, plan: Plan, on_step: Callable[[int, int], None] | None = None) -> nn.Module:

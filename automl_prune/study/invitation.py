@@ -117,6 +117,7 @@ def take_part(
     identify: Identify,
     evaluate: Evaluate,
     *,
+    attempts: int = 3,
     promotion: Promotion | None = None,
     requested: int | None = None,
     number: int | None = None,
@@ -130,6 +131,7 @@ def take_part(
         projector: Of the same budget and space.
         identify: As in ``run_study``.
         evaluate: As in ``run_study``.
+        attempts: As in ``StudySpec``.
         promotion: Which candidates climb to rung 1.
         requested: Trials in all; by default as many as the study wants.
         number: Of this worker; by default one that no other process has.
@@ -145,6 +147,7 @@ def take_part(
         seed=int(identity["seed"]),
         requested=requested or invitation.requested,
         worker=derive_seed("member", *Owner.mine().to_json().values()) if number is None else number,
+        attempts=attempts,
         promotion=promotion,
         network=projector.network(),
     )

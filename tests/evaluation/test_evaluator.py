@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping
+import weakref
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -237,3 +238,51 @@ def test_reconstruction_without_what_it_needs_is_refused(digits_task: Task, tiny
         Evaluator(tiny_resnet, evaluator.graph, digits_task, evaluator.scores, Recipe(64, reconstruct=True), CPU)
     with pytest.raises(ConfigError, match="set reconstruct to true"):
         Recipe(sequential=True)
+
+
+def _allocate() -> torch.Tensor:
+    return torch.empty(2**60, dtype=torch.uint8)  # torch's own error, on any machine
+
+
+def _exhaust() -> torch.Tensor:
+    raise MemoryError
+
+
+@pytest.mark.parametrize(("exhaust", "said"), [(_allocate, "can't allocate memory"), (_exhaust, "MemoryError")])
+@pytest.mark.parametrize("stage", ["evaluate", "finalist"])
+def test_running_out_of_memory_fails_the_candidate_and_frees_what_it_held(
+    stage: str, exhaust: Callable[[], torch.Tensor], said: str, tiny_resnet: nn.Module, digits_task: Task
+) -> None:
+    held: list[weakref.ref[torch.Tensor]] = []
+
+    class Hungry(type(digits_task)):  # type: ignore[misc]  # the fixture's class
+        def loss(self, outputs: Any, batch: Any) -> torch.Tensor:
+            activations = torch.ones(3)
+            held.append(weakref.ref(activations))
+            return exhaust()
+
+    task = Hungry(digits_task.name, digits_task.images)  # type: ignore[attr-defined]
+    finetuning = FineTuning(steps=2, distillation=0)
+    evaluator = _evaluator(tiny_resnet, task, Recipe(64, finetuning))
+    half = _half(evaluator)
+    work: Callable[[], object] = (
+        (lambda: evaluator.evaluate(half, 0))
+        if stage == "evaluate"
+        else (lambda: evaluator.finalist(half, finetuning, 0))
+    )
+    with pytest.raises(EvaluationError, match=f"out of memory on cpu .*{said}.*lower data.batch_size") as caught:
+        work()
+    assert caught.value.__suppress_context__
+    assert held
+    assert held[0]() is None
+
+
+def test_other_errors_of_an_evaluation_stay_what_they_are(tiny_resnet: nn.Module, digits_task: Task) -> None:
+    class Broken(type(digits_task)):  # type: ignore[misc]  # the fixture's class
+        def loss(self, outputs: Any, batch: Any) -> torch.Tensor:
+            raise RuntimeError("shapes do not fit")
+
+    task = Broken(digits_task.name, digits_task.images)  # type: ignore[attr-defined]
+    evaluator = _evaluator(tiny_resnet, task, Recipe(64, FineTuning(steps=2, distillation=0)))
+    with pytest.raises(RuntimeError, match="shapes do not fit"):
+        evaluator.evaluate(_half(evaluator), 0)
