@@ -281,14 +281,24 @@ def progressive(
 
 
 @app.command()
-def status(run_dir: RunArgument, storage: Annotated[str | None, typer.Option(help="Database URL.")] = None) -> None:
-    """Show a study's trials by state, what failed and why, the best so far, and the time left.
+def status(
+    run_dir: RunArgument,
+    json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+    storage: Annotated[str | None, typer.Option(help="Database URL.")] = None,
+) -> None:
+    """Show a study's trials by state, who works on what, what failed and why, the best so far, and the time left.
 
     Example: automl-prune status runs/digits
     """
+    import json as json_module
+
     from automl_prune import api
 
-    _terminal().say(api.status(run_dir, storage))
+    found = api.status(run_dir, storage)
+    if json:
+        print(json_module.dumps(found.to_json(), indent=1))
+        return
+    _terminal().say(found.in_words())
 
 
 @app.command()
@@ -322,6 +332,7 @@ def export(
         list[str] | None, typer.Option(help="Instead: the best within a budget, e.g. macs=0.4. Repeatable.")
     ] = None,
     storage: Annotated[str | None, typer.Option(help="Database URL.")] = None,
+    trust: cli_workers.TrustOption = None,
 ) -> None:
     """Fine-tune and export one chosen model as verified ONNX, weights and plan.
 
@@ -330,7 +341,8 @@ def export(
     from automl_prune import api
 
     view = _terminal()
-    view.say(f"Exported: {api.export(run_dir, trial=trial, budget=budget or [], storage=storage, view=view)}")
+    model = api.export(run_dir, trial=trial, budget=budget or [], storage=storage, trusted=trust or (), view=view)
+    view.say(f"Exported: {model}")
 
 
 @app.command()

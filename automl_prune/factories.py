@@ -70,6 +70,16 @@ def check_trust(reference: str, key: str, trusted: Sequence[str]) -> None:
         )
 
 
+def to_trust(config: Mapping[str, Any]) -> list[str]:
+    """The packages that a configuration's factories come from and that are not trusted without being asked for."""
+    sections = (config.get("model"), config.get("data"))
+    references = (
+        str(section["factory"]) for section in sections if isinstance(section, Mapping) and "factory" in section
+    )
+    modules = (reference.partition(":")[0] for reference in references)
+    return sorted({module.partition(".")[0] for module in modules if not _is_within(module, TRUSTED)})
+
+
 def _is_within(module: str, packages: Sequence[str]) -> bool:
     return any(module == package or module.startswith(f"{package}.") for package in packages)
 

@@ -81,6 +81,7 @@ def join(
         session.evaluator.digest,
         session.evaluator.evaluate,
         attempts=loaded.evaluation.attempts,
+        device=str(session.device),
         promotion=loaded.evaluation.promotion(),
         requested=requested,
         number=number,

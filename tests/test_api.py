@@ -147,7 +147,7 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(
         patch.setattr("automl_prune.evaluation.evaluator.Evaluator.evaluate", interrupting)
         with pytest.raises(KeyboardInterrupt):
             _search(trained, digits_task, tmp_path / "run")
-    assert "2 of 4 trials finished" in api.status(tmp_path / "run")
+    assert "2 of 4 trials finished" in api.status(tmp_path / "run").in_words()
     resumed = _search(trained, digits_task, tmp_path / "run")
     assert [t.point for t in resumed.record.trials] == [t.point for t in result.record.trials]
     assert [t.evaluation and t.evaluation.score for t in resumed.record.trials] == [
@@ -216,7 +216,7 @@ def test_report_and_front_are_rebuilt_from_storage_alone(result: api.SearchResul
     assert api.report(result.run_dir).stat().st_size > 100_000
     record, rows = api.front(result.run_dir)
     assert rows == list(result.front)
-    assert "study run: 4 of 4 trials finished" in api.status(result.run_dir)
+    assert "study run: 4 of 4 trials finished" in api.status(result.run_dir).in_words()
     assert api.verdict(record)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from automl_prune.errors import ConfigError, DataError
-from automl_prune.factories import call, import_function
+from automl_prune.factories import call, import_function, to_trust
 
 
 @pytest.fixture
@@ -73,3 +73,10 @@ def test_errors_of_this_package_pass_through() -> None:
 def test_functions_without_a_signature_and_open_ended_ones_are_called() -> None:
     assert call(dict, {"any": 1}, "dict", "model.args") == {"any": 1}
     assert call(lambda **options: options, {"any": 1}, "lambda", "model.args") == {"any": 1}
+
+
+def test_what_has_to_be_trusted_is_named() -> None:
+    ours = {"model": {"factory": "torchvision.models:resnet18"}, "data": {"name": "digits"}}
+    assert to_trust(ours) == []
+    assert to_trust({"model": {"factory": "mine.nets:net"}, "data": {"factory": "yours:data"}}) == ["mine", "yours"]
+    assert to_trust({}) == []

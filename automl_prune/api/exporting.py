@@ -29,6 +29,7 @@ def export(
     trial: int | None = None,
     budget: Sequence[str] = (),
     storage: str | None = None,
+    trusted: Sequence[str] = (),
     view: View | None = None,
 ) -> Path:
     """Export one model of a finished or running search; a trial that is no finalist is fine-tuned as one first.
@@ -38,10 +39,14 @@ def export(
         trial: Which trial; or
         budget: ``"macs=0.4"`` each: the best model of the search within these.
         storage: URL of the study's database, if it is not in the run directory.
+        trusted: Packages whose functions the run directory's configuration may name.
         view: Where progress goes.
 
     Returns:
         The model's directory.
+
+    Raises:
+        ConfigError: The configuration names code that is not trusted; see ``factories.check_trust``.
     """
     if (trial is None) == (not budget):
         raise ConfigError("name what to export: either --trial N or --budget macs=0.4")
@@ -54,6 +59,7 @@ def export(
     if not directory.config.is_file():
         raise ConfigError(f"{directory.config} is missing: the search was started from Python; export from there")
     config = Config.load(directory.config)
+    config.check_trust(trusted)
     task, space, evaluation = config.build_task(), config.load_space(), config.evaluation
     model = config.build_model()
     load_weights(model, directory.baseline)

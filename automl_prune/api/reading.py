@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from automl_prune.budget import Budget
 from automl_prune.errors import StudyError
@@ -12,10 +14,11 @@ from automl_prune.report import FrontRow, build_report, front_table, write_front
 from automl_prune.report.answer import answer
 from automl_prune.report.table import completed
 from automl_prune.report.words import duration
+from automl_prune.study.crew import Crew, Member, read_crew
 from automl_prune.study.directory import RunDirectory
 from automl_prune.study.record import StudyRecord
 from automl_prune.study.runner import read_study
-from automl_prune.study.storage import open_storage
+from automl_prune.study.storage import StudyStorage, open_storage
 
 
 def read(run_dir: Path, storage: str | None = None) -> StudyRecord:
@@ -24,35 +27,94 @@ def read(run_dir: Path, storage: str | None = None) -> StudyRecord:
     Raises:
         StudyError: There is none.
     """
+    with _opened(run_dir, storage) as opened:
+        return read_study(opened, study_name(RunDirectory(run_dir), storage))
+
+
+def _opened(run_dir: Path, storage: str | None) -> closing[StudyStorage]:
     directory = RunDirectory(run_dir)
     if storage is None and not directory.journal.is_file():
         raise StudyError(
             f"{run_dir} holds no study ({directory.journal.name} is missing); give the run directory of a "
             "search, and --storage URL if it lives in a database"
         )
-    with closing(open_storage(storage, run_dir)) as opened:
-        return read_study(opened, study_name(directory, storage))
+    return closing(open_storage(storage, run_dir))
 
 
-def status(run_dir: Path, storage: str | None = None) -> str:
-    """Trials by state, failures with reasons, the best so far and the time left, as text."""
-    record = read(run_dir, storage)
-    states = {state: sum(t.state == state for t in record.trials) for state in ("complete", "failed", "running")}
-    finished = states["complete"] + states["failed"]
-    lines = [
-        f"study {record.context.name}: {finished} of {record.requested} trials finished "
-        f"({states['complete']} complete, {states['failed']} failed), {states['running']} running, "
-        f"{len(record.finalists)} finalists trained"
-    ]
-    seconds = [evaluation.seconds for _, evaluation in completed(record)]
-    climbed = sum(evaluation.rung > 0 for _, evaluation in completed(record))
-    if climbed:
-        lines.append(f"{climbed} trials climbed to rung 1 (short fine-tuning)")
-    left = record.requested - finished
-    if seconds and left > 0:
-        lines.append(f"about {duration(left * sum(seconds) / len(seconds))} of one worker's time left for the search")
-    lines += [f"trial {t.number} failed: {t.reason}" for t in record.trials if t.state == "failed"]
-    return "\n".join([*lines, verdict(record)])
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How far a study is, who works on it, and what went wrong."""
+
+    record: StudyRecord
+    crew: Crew
+
+    @property
+    def finished(self) -> int:
+        """Trials that are complete or failed."""
+        return self.count("complete") + self.count("failed")
+
+    def count(self, state: str) -> int:
+        """Trials in one state."""
+        return sum(trial.state == state for trial in self.record.trials)
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-ready dictionary; times in seconds, unknown ones are null."""
+        record, left = self.record, self.record.requested - self.finished
+        return {
+            "study": record.context.name,
+            "requested": record.requested,
+            **{state: self.count(state) for state in ("complete", "failed", "running", "waiting")},
+            "finalists": len(record.finalists),
+            **self.crew.to_json(),
+            "seconds_left": self.crew.seconds_left(left) if left else 0.0,
+            "failures": [{"trial": t.number, "reason": t.reason} for t in record.trials if t.state == "failed"],
+            "verdict": verdict(record),
+        }
+
+    def in_words(self) -> str:
+        """The same for people."""
+        record, crew = self.record, self.crew
+        lines = [
+            f"study {record.context.name}: {self.finished} of {record.requested} trials finished "
+            f"({self.count('complete')} complete, {self.count('failed')} failed), {self.count('running')} running, "
+            f"{self.count('waiting')} waiting, {crew.retries} retries, {len(record.finalists)} finalists trained"
+        ]
+        climbed = sum(evaluation.rung > 0 for _, evaluation in completed(record))
+        if climbed:
+            lines.append(f"{climbed} trials climbed to rung 1 (short fine-tuning)")
+        lines += [_on_duty(member) for member in crew.members]
+        left = record.requested - self.finished
+        if left > 0 and crew.seconds_per_trial:
+            lines.append(_pace(crew, crew.seconds_per_trial, left))
+        lines += [f"trial {t.number} failed: {t.reason}" for t in record.trials if t.state == "failed"]
+        return "\n".join([*lines, verdict(record)])
+
+
+def status(run_dir: Path, storage: str | None = None) -> Status:
+    """Trials by state, workers and their leases, retries, failures with reasons, pace and time left."""
+    with _opened(run_dir, storage) as opened:
+        name = study_name(RunDirectory(run_dir), storage)
+        record = read_study(opened, name)
+        return Status(record, read_crew(opened, name, record.requested))
+
+
+def _on_duty(member: Member) -> str:
+    where = f"worker {member.host}:{member.pid}" + (f" on {member.device}" if member.device else "")
+    since = f", since {member.since}" if member.since else ""
+    again = f", attempt {member.attempt}" if member.attempt > 1 else ""
+    state = {
+        "here": "",
+        "gone": "; it has died, the next worker tries the trial again",
+        "elsewhere": "; on another machine, given up after a minute without a sign",
+    }[member.presence]
+    return f"{where}{since}: trial {member.trial} for {duration(member.seconds)}{again}{state}"
+
+
+def _pace(crew: Crew, seconds: float, left: int) -> str:
+    remaining = crew.seconds_left(left)
+    if remaining is None or crew.trials_per_hour is None:
+        return f"nobody works on it; {left} trials are about {duration(left * seconds)} of one worker's time"
+    return f"{crew.trials_per_hour:.0f} trials per hour, about {duration(remaining)} left for the search"
 
 
 def front(run_dir: Path, storage: str | None = None) -> tuple[StudyRecord, list[FrontRow]]:

@@ -219,6 +219,7 @@ def _spec(
         requested=trials,
         baselines=_baselines(session, directory),
         attempts=evaluation.attempts,
+        device=str(session.device),
         promotion=evaluation.promotion(),
         network=projector.network(),
     )

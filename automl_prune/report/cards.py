@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from automl_prune.candidate import Candidate
+from automl_prune.factories import to_trust
 from automl_prune.report.data import Missing, ReportData, TrialRow
 from automl_prune.report.estimate import Estimate
 from automl_prune.report.hover import keep
@@ -32,8 +33,14 @@ def shared(data: ReportData) -> dict[str, Any]:
         "groups": list(data.context.group_widths.items()),
         "criteria": criteria_names(data),
         "chosen": data.answer.row.trial if data.answer.row else None,
-        "export": f"automl-prune export {shlex.quote(str(data.run_dir))} --trial ",
+        "export": f"{export_command(data)} --trial ",
     }
+
+
+def export_command(data: ReportData) -> str:
+    """How every export of this study begins; it runs code of the packages that are to be trusted."""
+    trust = (f"--trust {shlex.quote(package)}" for package in to_trust(data.context.config))
+    return " ".join(["automl-prune export", shlex.quote(str(data.run_dir)), *trust])
 
 
 def criteria_names(data: ReportData) -> list[str]:

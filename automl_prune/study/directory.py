@@ -6,14 +6,27 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from automl_prune.errors import CheckpointError
 from automl_prune.study.journal import JOURNAL
 
 
 @dataclass(frozen=True, slots=True)
 class RunDirectory:
-    """The layout of ``runs/<name>/``; nothing is created or read by asking for a path."""
+    """The layout of ``runs/<name>/``; nothing is created or read by asking for a path.
+
+    Raises:
+        CheckpointError: What is written in place is a link, so that writing would change files elsewhere.
+    """
 
     path: Path
+
+    def __post_init__(self) -> None:
+        for path in (self.journal, self.models, self.models / ".finalists", self.sensitivity):
+            if path.is_symlink():
+                raise CheckpointError(
+                    f"{path} is a link, but a run directory must hold its own files; put the file or folder itself "
+                    "there, or link the whole run directory"
+                )
 
     @property
     def config(self) -> Path:

@@ -118,6 +118,7 @@ def take_part(
     evaluate: Evaluate,
     *,
     attempts: int = 3,
+    device: str,
     promotion: Promotion | None = None,
     requested: int | None = None,
     number: int | None = None,
@@ -132,6 +133,7 @@ def take_part(
         identify: As in ``run_study``.
         evaluate: As in ``run_study``.
         attempts: As in ``StudySpec``.
+        device: What this worker computes on.
         promotion: Which candidates climb to rung 1.
         requested: Trials in all; by default as many as the study wants.
         number: Of this worker; by default one that no other process has.
@@ -147,6 +149,7 @@ def take_part(
         seed=int(identity["seed"]),
         requested=requested or invitation.requested,
         worker=derive_seed("member", *Owner.mine().to_json().values()) if number is None else number,
+        device=device,
         attempts=attempts,
         promotion=promotion,
         network=projector.network(),

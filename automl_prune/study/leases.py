@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -36,18 +37,22 @@ class Owner:
             where the system does not say.
         pid: Process id.
         started: Start of the process in the system's own ticks; empty where the system does not say.
+        device: What it computes on, for people.
+        since: When it joined the study, by its own clock, for people.
     """
 
     host: str
     boot: str
     pid: int
     started: str
+    device: str = ""
+    since: str = ""
 
     @classmethod
-    def mine(cls) -> Owner:
+    def mine(cls, device: str = "") -> Owner:
         """The owner that this process is."""
-        pid = os.getpid()
-        return cls(socket.gethostname(), _boot(), pid, _started(pid) or "")
+        pid, now = os.getpid(), datetime.now(UTC).isoformat(timespec="seconds")
+        return cls(socket.gethostname(), _boot(), pid, _started(pid) or "", device, now)
 
     def is_gone(self) -> bool:
         """Whether this process is known to have ended; False also when that cannot be known from here."""
@@ -56,6 +61,10 @@ class Owner:
         if self.boot.split("/")[0] != _boot().split("/")[0]:
             return True  # the host has been restarted since
         return self.boot == _boot() and _started(self.pid) != self.started
+
+    def is_here(self) -> bool:
+        """Whether this process is known to be alive on this machine."""
+        return self.host == socket.gethostname() and self.boot == _boot() != "" and not self.is_gone()
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dictionary."""

@@ -44,6 +44,7 @@ class StudySpec:
         baselines: Evaluated first, as many as leave half of the trials to the search.
         worker: Number of this worker among those of the study; it varies what the strategy proposes, so that
             two workers that ask at one moment get different points.
+        device: What this worker computes on, for those who ask.
         lease: Seconds without a sign of life after which a worker on another machine counts as gone.
         attempts: How often a point is tried in all when it takes its worker with it; then it is set aside, failed.
         promotion: Which candidates climb to rung 1; None when there is only rung 0.
@@ -60,6 +61,7 @@ class StudySpec:
     requested: int
     baselines: tuple[Baseline, ...] = ()
     worker: int = 0
+    device: str = ""
     lease: float = 60.0
     attempts: int = 3
     promotion: Promotion | None = None

@@ -110,7 +110,7 @@ class Worker:
         self._proposer = Proposer(spec.strategy, self._space, directions(spec.context), spec.network)
         self._watch = Watch(spec.lease)
         self._known = Known()
-        self._owner = Owner.mine().to_json()
+        self._owner = Owner.mine(spec.device).to_json()
 
     def run(self) -> None:
         """Work until the requested number of trials is finished, by whomever.
