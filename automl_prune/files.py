@@ -1,14 +1,16 @@
-"""Files that are either complete or absent: written under a temporary name, synced, then renamed."""
+"""Files and directories that are either complete or absent: made in a hidden place, synced, then renamed."""
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,23 +24,84 @@ _DIGEST = "values_sha256"
 """Where a file's metadata hold the digest of its tensors."""
 
 
+_TEMPORARY = ".tmp"
+
+
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path``; renamed to ``path`` when the block ends well, removed when it fails."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    os.close(handle)
-    temporary = Path(name)
-    try:
+    """A temporary path for a file that the block writes; it becomes ``path`` when the block ends well."""
+    with _workplace(path) as place:
+        temporary = place / path.name
         yield temporary
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.chmod(0o644)
         temporary.replace(path)
-        sync_directory(path.parent)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    sync_directory(path.parent)
+
+
+@contextmanager
+def published(directory: Path) -> Iterator[Path]:
+    """A temporary directory that becomes ``directory`` when the block ends well, and vanishes if not.
+
+    So a directory under its final name is always complete. One that was there before stays until the new one is
+    finished, and comes back if it cannot be replaced.
+    """
+    with _workplace(directory) as place:
+        new, old = place / "new", place / "old"
+        new.mkdir()
+        yield new
+        if directory.exists():
+            directory.rename(old)
+        try:
+            new.rename(directory)
+        except OSError:
+            if old.exists():
+                old.rename(directory)
+            raise
+    sync_directory(directory.parent)
+
+
+@contextmanager
+def _workplace(target: Path) -> Iterator[Path]:
+    """A hidden directory beside a file or directory that is being made; locked, so that ``sweep`` leaves it alone."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    place, lock = _locked_directory(target)
+    try:
+        yield place
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+        os.close(lock)
+
+
+def _locked_directory(target: Path) -> tuple[Path, int]:
+    while True:
+        place = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=_TEMPORARY))
+        lock = os.open(place, os.O_RDONLY)
+        with suppress(OSError):  # where directories cannot be locked (NFS), nothing is swept either
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        if place.exists():
+            return place, lock
+        os.close(lock)  # it was swept before it was locked
+
+
+def sweep(directory: Path) -> None:
+    """Remove what killed processes left half made in a directory, and put back what they were about to replace."""
+    for place in directory.glob(f".*{_TEMPORARY}"):
+        try:
+            lock = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
+        except OSError:
+            continue  # gone meanwhile, or no directory of ours
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            target = directory / place.name.removesuffix(_TEMPORARY).rpartition(".")[0].removeprefix(".")
+            if (place / "old").exists() and not target.exists():
+                (place / "old").rename(target)
+            shutil.rmtree(place, ignore_errors=True)
+        except OSError:
+            continue  # somebody is at work there
+        finally:
+            os.close(lock)
 
 
 def sync_directory(path: Path) -> None:

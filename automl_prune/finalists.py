@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -128,6 +129,7 @@ def export_finalist(
         ExportError: The exported files do not compute what the torch model computes.
     """
     if trial in dict(directory.exported()):
+        _forget_runs(directory, trial)
         return
     finalist = next(f for f in record.finalists if f.trial == trial)
     sign = 1 if session.task.metric.higher_is_better else -1
@@ -151,11 +153,7 @@ def export_finalist(
             "environment": dict(record.context.environment),
         }
         export_model(model, plan, session.task, directory.model(trial), dense=factory(), info=info)
-    for number in range(len(finalist.runs)):
-        _weights(directory, trial, number).unlink(missing_ok=True)
-    folder = _weights(directory, trial, 0).parent
-    if folder.is_dir() and not any(folder.iterdir()):
-        folder.rmdir()
+    _forget_runs(directory, trial)
     view.say(f"Trial {trial}: exported and verified in {directory.model(trial)}")
     view.tell(ModelExported(str(directory.model(trial)), trial))
 
@@ -186,7 +184,7 @@ def _train_run(
         trained = session.evaluator.finalist(candidate, finetuning, seed, checkpoint, on_step)
     except CheckpointError as error:
         view.say(f"Fine-tuning trial {trial} from its start: {error}")
-        checkpoint.path.unlink()
+        checkpoint.path.unlink(missing_ok=True)
         trained = session.evaluator.finalist(candidate, finetuning, seed, checkpoint, on_step)
     run = FinalistRun(seed, trained.val, trained.test, trained.steps, trained.seconds)
     stored = {"identity": identity, "record": json.dumps(Finalist(trial, (run,)).to_json())}
@@ -195,8 +193,16 @@ def _train_run(
     return run
 
 
+def _forget_runs(directory: RunDirectory, trial: int) -> None:
+    """Remove what waited for a finalist's export."""
+    for path in directory.finalists.glob(f"{trial}-*.safetensors"):
+        path.unlink(missing_ok=True)
+    with suppress(OSError):  # other finalists may wait there, or none ever did
+        directory.finalists.rmdir()
+
+
 def _weights(directory: RunDirectory, trial: int, number: int) -> Path:
-    return directory.models / ".finalists" / f"{trial}-{number}.safetensors"
+    return directory.finalists / f"{trial}-{number}.safetensors"
 
 
 def _candidate(record: StudyRecord, trial: int) -> Candidate:

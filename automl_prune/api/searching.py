@@ -109,6 +109,7 @@ def search(
         )
     place = choose_device(device)
     recipe, space = evaluation.recipe(), space or Space()
+    directory.sweep()
     opened = open_storage(storage, directory.path)
     session = Session.prepare(
         model,

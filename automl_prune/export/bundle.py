@@ -20,9 +20,9 @@ from automl_prune.channels import Plan
 from automl_prune.costs import cost_metrics, count_macs, count_params
 from automl_prune.errors import ExportError
 from automl_prune.evaluation import score
-from automl_prune.export.checkpoint import PLAN, WEIGHTS, load_pruned, published, save_pruned
+from automl_prune.export.checkpoint import PLAN, WEIGHTS, load_pruned, save_pruned
 from automl_prune.export.onnx import TOLERANCE, OnnxModel, export_onnx, score_onnx
-from automl_prune.files import read_json, sha256, tensors_digest, write_json
+from automl_prune.files import published, read_json, sha256, tensors_digest, write_json
 from automl_prune.tasks.base import Metric, Score, Task
 
 ONNX = "model.onnx"

@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -187,31 +184,3 @@ def _integers(values: Any) -> tuple[int, ...]:
     if not isinstance(values, (list, tuple)) or not all(type(value) is int for value in values):
         raise TypeError(f"expected a list of integers, got {values!r:.60}")
     return tuple(values)
-
-
-@contextmanager
-def published(directory: Path) -> Iterator[Path]:
-    """A temporary sibling directory that becomes ``directory`` when the block ends well, and vanishes if not.
-
-    So a directory under its final name is always complete. One that was there before stays until the new one is
-    finished, and comes back if it cannot be replaced.
-    """
-    directory = Path(directory)
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(dir=directory.parent, prefix=f".{directory.name}.", suffix=".tmp"))
-    old = work.with_suffix(".old")
-    try:
-        yield work
-        work.chmod(0o755)
-        if directory.exists():
-            directory.rename(old)
-        try:
-            work.rename(directory)
-        except OSError:
-            if old.exists():
-                old.rename(directory)
-            raise
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-        if directory.exists():
-            shutil.rmtree(old, ignore_errors=True)

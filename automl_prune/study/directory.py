@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from automl_prune.errors import CheckpointError
+from automl_prune.files import sweep
 from automl_prune.study.journal import JOURNAL
 
 
@@ -77,6 +78,16 @@ class RunDirectory:
     def models(self) -> Path:
         """Where exported models lie, one directory per trial."""
         return self.path / "models"
+
+    @property
+    def finalists(self) -> Path:
+        """Where trained finalists wait for their export."""
+        return self.models / ".finalists"
+
+    def sweep(self) -> None:
+        """Remove what killed processes left half made."""
+        for folder in (self.path, self.models, self.finalists, self.sensitivity):
+            sweep(folder)
 
     def model(self, trial: int) -> Path:
         """Directory of the model exported from a trial."""

@@ -14,7 +14,7 @@ from torch import nn
 from automl_prune.channels import ChannelGraph, Plan, prune
 from automl_prune.errors import CheckpointError
 from automl_prune.export import load_pruned, save_pruned
-from automl_prune.export.checkpoint import FORMAT, PLAN, WEIGHTS, _checksum, published
+from automl_prune.export.checkpoint import FORMAT, PLAN, WEIGHTS, _checksum
 from automl_prune.files import load_tensors, save_tensors, tensors_digest
 from automl_prune.models import resnet8, resnet20
 from automl_prune.seeding import seeded
@@ -227,47 +227,6 @@ def test_a_model_of_another_plan_is_not_saved(tmp_path: Path, tiny_resnet: nn.Mo
     with pytest.raises(CheckpointError, match="not made by this plan"):
         save_pruned(tmp_path / "x", tiny_resnet, _plan(tiny_resnet))
     assert not (tmp_path / "x").exists()
-
-
-def test_a_published_directory_is_whole_or_absent(tmp_path: Path) -> None:
-    target = tmp_path / "17"
-
-    def write(text: str, *, fail: bool = False) -> None:
-        with published(target) as work:
-            (work / "a").write_text(text)
-            if fail:
-                raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        write("half", fail=True)
-    assert list(tmp_path.iterdir()) == []
-    write("one")
-    with pytest.raises(KeyboardInterrupt):
-        write("half", fail=True)
-    assert (target / "a").read_text() == "one"
-    write("two")
-    assert (target / "a").read_text() == "two"
-    assert list(tmp_path.iterdir()) == [target]
-
-
-def test_the_older_directory_comes_back_when_it_cannot_be_replaced(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    target = tmp_path / "17"
-    target.mkdir()
-    (target / "a").write_text("one")
-    rename = Path.rename
-
-    def failing(self: Path, destination: Path) -> Path:
-        if self.suffix == ".tmp":
-            raise OSError("disk full")
-        return rename(self, destination)
-
-    monkeypatch.setattr(Path, "rename", failing)
-    with pytest.raises(OSError, match="disk full"), published(target) as work:
-        (work / "a").write_text("two")
-    assert (target / "a").read_text() == "one"
-    assert list(tmp_path.iterdir()) == [target]
 
 
 def test_random_bytes_of_one_seed_restore_equally(tmp_path: Path) -> None:
