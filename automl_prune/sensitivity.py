@@ -116,7 +116,10 @@ def analyse(
     if any(evaluator.recipe.finetuning is not None for evaluator in evaluators.values()):
         raise ConfigError("sensitivity is measured without training; set finetuning to None")
     first = next(iter(evaluators.values()))
-    stores = {variant: _Store(folder, _identity(evaluator, criterion)) for variant, evaluator in evaluators.items()}
+    stores = {
+        variant: _Store(folder, _identity(evaluator, criterion), variant, ratios)
+        for variant, evaluator in evaluators.items()
+    }
     known = [store.dense for store in stores.values() if store.dense is not None]
     dense = known[0] if known else score(first.model, first.task, "val", first.device)
     widths = {name: width for name, width in first.graph.widths.items() if width > 1}
@@ -155,6 +158,35 @@ def known_drops(evaluator: Evaluator, criterion: str, folder: Path) -> dict[str,
     return found
 
 
+def stored(folder: Path, model: str, widths: Mapping[str, int]) -> tuple[Sensitivity, ...]:
+    """The analyses of a model that a folder holds, one per criterion and variant; nothing is evaluated.
+
+    Args:
+        folder: Where analyses are kept; it need not exist.
+        model: Digest of the dense model's tensors; analyses of other models are passed over.
+        widths: Dense width of every group, in network order.
+
+    Returns:
+        In order of criterion and variant. An interrupted analysis holds the groups that are finished.
+    """
+    found = []
+    for path in sorted(folder.glob("*.json")):
+        content = read_json(path)
+        try:
+            identity, dense, ratios = content["identity"], Score(**content["dense"]), tuple(content["ratios"])
+            points = tuple(
+                Point(content["variant"], p["group"], int(p["keep"]), Score(**p["score"])) for p in content["points"]
+            )
+            metric, criterion, of = Metric(**identity["metric"]), identity["criterion"], identity["model"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{path} is no sensitivity analysis ({error!r}); delete it to start again") from error
+        if of == model:
+            have = {(point.group, point.keep) for point in points}
+            done = {g: w for g, w in widths.items() if all((g, kept(w, ratio)) in have for ratio in ratios)}
+            found.append(Sensitivity(metric, criterion, ratios, done, dense, points))
+    return tuple(sorted(found, key=lambda result: (result.criterion, result.variants)))
+
+
 def _wanted(
     evaluators: Mapping[str, Evaluator], widths: Mapping[str, int], ratios: Sequence[float]
 ) -> Iterator[tuple[str, str, int]]:
@@ -181,10 +213,14 @@ def _identity(evaluator: Evaluator, criterion: str) -> dict[str, Any]:
 class _Store:
     """Finished evaluations of one evaluator in a JSON file that is replaced whole after each of them."""
 
-    def __init__(self, folder: Path | None, identity: Mapping[str, Any]) -> None:
+    def __init__(
+        self, folder: Path | None, identity: Mapping[str, Any], variant: str = "", ratios: Sequence[float] = ()
+    ) -> None:
         key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
         self.path = folder / f"{key}.json" if folder else None
         self.identity = identity
+        self.variant = variant
+        self.ratios = set(ratios)
         self.dense: Score | None = None
         self.scores: dict[tuple[str, int], Score] = {}
         if self.path is not None and self.path.is_file():
@@ -194,6 +230,7 @@ class _Store:
         content = read_json(path)
         try:
             self.dense = Score(**content["dense"])
+            self.ratios |= set(content["ratios"])
             self.scores = {(p["group"], int(p["keep"])): Score(**p["score"]) for p in content["points"]}
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"{path} is no sensitivity analysis ({error!r}); delete it to start again") from error
@@ -203,4 +240,5 @@ class _Store:
         self.dense, self.scores[group, keep] = dense, found
         if self.path is not None:
             points = [{"group": g, "keep": k, "score": asdict(s)} for (g, k), s in self.scores.items()]
-            write_json(self.path, {"identity": dict(self.identity), "dense": asdict(dense), "points": points})
+            content = {"identity": dict(self.identity), "variant": self.variant, "ratios": sorted(self.ratios)}
+            write_json(self.path, {**content, "dense": asdict(dense), "points": points})

@@ -13,9 +13,10 @@ from automl_prune.criteria import CriterionContext, keep_best, score_groups
 from automl_prune.errors import CheckpointError, ConfigError
 from automl_prune.evaluation import Evaluation, Evaluator, FineTuning, Recipe, recalibrate, score
 from automl_prune.evaluation.finetune import finetune
+from automl_prune.files import tensors_digest
 from automl_prune.models import resnet8
 from automl_prune.seeding import seeded
-from automl_prune.sensitivity import Sensitivity, analyse, kept, known_drops
+from automl_prune.sensitivity import Sensitivity, analyse, kept, known_drops, stored
 from automl_prune.tasks import Task
 
 CPU = torch.device("cpu")
@@ -80,6 +81,9 @@ def test_what_was_measured_is_found_again_by_evaluators_that_train_too(
         for group, by in result.drops("plain").items()
     }
     assert known_drops(evaluator(model, digits_task, samples=64), "l1", tmp_path) == {}, "repaired in another way"
+    (again,) = stored(tmp_path, tensors_digest(model.state_dict()), result.widths)
+    assert again.drops("plain") == result.drops("plain")
+    assert stored(tmp_path, "another model", result.widths) == ()
 
 
 @pytest.mark.parametrize(

@@ -88,7 +88,7 @@ def opened(browser: Any) -> Iterator[Callable[..., Opened]]:
         found.page.on("request", lambda request: found.requests.append(request.url))
         found.page.route(re.compile("^(?!file:)"), lambda route: route.abort())
         found.page.goto(path.as_uri())
-        found.page.locator(".js-plotly-plot .main-svg").first.wait_for()
+        playwright.expect(found.page.locator(".plot:not(.js-plotly-plot)")).to_have_count(0)
         return found
 
     yield open_file
