@@ -59,10 +59,20 @@ class ModelSection(_Section):
 
 
 class SearchSection(_Section):
-    """How candidates are proposed, how many, and the seed of everything random."""
+    """How candidates are proposed, and how many.
+
+    Attributes:
+        strategy: Registered name.
+        trials: In all, baselines included.
+        patience: Trials of the search without growth of the front after which it stops early; None never does. The
+            default is half the default number of trials: a short search always runs to its end. It may be changed
+            when a search is resumed.
+        seed: Of everything random.
+    """
 
     strategy: str = "tpe"
     trials: _Count = 100
+    patience: _Count | None = 50
     seed: int = 0
 
     @field_validator("strategy")

@@ -147,6 +147,45 @@ class ParetoFront:
         return area
 
 
+def reference_point(score: float, cost: float, *, higher_is_better: bool) -> tuple[float, float]:
+    """A bad point, fixed by the dense model alone, so that areas of one study compare at any time.
+
+    Args:
+        score: Of the dense model.
+        cost: Of the dense model.
+        higher_is_better: Direction of the score.
+
+    Returns:
+        (score, cost): half the dense score, or twice it where lower is better, at the dense model's cost.
+    """
+    return (score - abs(score) / 2 if higher_is_better else score + abs(score)), cost
+
+
+class GrowingFront:
+    """The front of points that come one after another, and the area that it dominates.
+
+    Args:
+        reference: (score, cost), as for ``ParetoFront.hypervolume``.
+        higher_is_better: Direction of the score.
+
+    Attributes:
+        front: Of the points so far.
+        area: Its hypervolume.
+    """
+
+    def __init__(self, reference: tuple[float, float], *, higher_is_better: bool) -> None:
+        self._reference = reference
+        self.front = ParetoFront((), higher_is_better)
+        self.area = 0.0
+
+    def add(self, point: FrontPoint) -> float:
+        """Take up a point; an infeasible one leaves everything as it was. Returns the area."""
+        if point.feasible and not self.front.dominates(point):
+            self.front = ParetoFront.of((*self.front.points, point), higher_is_better=self.front.higher_is_better)
+            self.area = self.front.hypervolume(self._reference)
+        return self.area
+
+
 def hypervolume_history(
     points: Sequence[FrontPoint], reference: tuple[float, float], *, higher_is_better: bool
 ) -> list[float]:
@@ -160,12 +199,5 @@ def hypervolume_history(
     rungs = sorted({point.rung for point in points})
     if len(rungs) > 1:
         raise ValueError(f"points of rungs {rungs} are not comparable; give those of one rung")
-    front = ParetoFront((), higher_is_better)
-    history: list[float] = []
-    area = 0.0
-    for point in points:
-        if point.feasible and not front.dominates(point):
-            front = ParetoFront.of((*front.points, point), higher_is_better=higher_is_better)
-            area = front.hypervolume(reference)
-        history.append(area)
-    return history
+    growing = GrowingFront(reference, higher_is_better=higher_is_better)
+    return [growing.add(point) for point in points]

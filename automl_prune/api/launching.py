@@ -19,7 +19,7 @@ from automl_prune.study.record import StudyRecord
 from automl_prune.study.runner import read_study
 from automl_prune.study.serving import serve
 from automl_prune.study.spec import Event, StudySpec
-from automl_prune.study.storage import StudyStorage
+from automl_prune.study.storage import StudyStorage, open_storage
 from automl_prune.view import Silent, View
 
 
@@ -88,7 +88,7 @@ def run_workers(
                 seen = _finished(record)
                 watcher.look(record)
 
-        if seen < spec.requested:
+        if not record.finished:
             view.say(launcher.describe())
             launcher.run("automl_prune.joining:work", {**options, "config": dict(config)}, view.say, tick)
             tick()
@@ -129,7 +129,12 @@ def worker(
             on_event=on_event,
             view=view,
         )
-    view.say(f"All {invitation.requested} trials of study {invitation.name} are finished")
+    record = read_study(open_storage(storage, run_dir or Path()), invitation.name)
+    view.say(
+        record.stop.sentence(record.requested)
+        if record.stop
+        else f"All {invitation.requested} trials of study {invitation.name} are finished"
+    )
 
 
 def storage_proxy(storage: str, host: str = "localhost", port: int = 13000, view: View | None = None) -> None:

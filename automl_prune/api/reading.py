@@ -59,12 +59,13 @@ class Status:
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dictionary; times in seconds, unknown ones are null."""
-        record, left = self.record, self.record.requested - self.finished
+        record, left = self.record, self.record.left
         return {
             "study": record.context.name,
             "requested": record.requested,
             **{state: self.count(state) for state in ("complete", "failed", "running", "waiting")},
             "finalists": len(record.finalists),
+            "stopped_after": record.stop.trials if record.stop else None,
             **self.crew.to_json(),
             "seconds_left": self.crew.seconds_left(left) if left else 0.0,
             "failures": [{"trial": t.number, "reason": t.reason} for t in record.trials if t.state == "failed"],
@@ -83,7 +84,9 @@ class Status:
         if climbed:
             lines.append(f"{climbed} trials climbed to rung 1 (short fine-tuning)")
         lines += [_on_duty(member) for member in crew.members]
-        left = record.requested - self.finished
+        if record.stop is not None:
+            lines.append(record.stop.sentence(record.requested))
+        left = record.left
         if left > 0 and crew.seconds_per_trial:
             lines.append(_pace(crew, crew.seconds_per_trial, left))
         lines += [f"trial {t.number} failed: {t.reason}" for t in record.trials if t.state == "failed"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -64,6 +64,7 @@ def search(
     budget: Budget,
     run_dir: Path | str,
     n_trials: int = 100,
+    patience: int | None = 50,
     factory: Callable[[], nn.Module] | None = None,
     space: Space | None = None,
     evaluation: EvaluationSection | None = None,
@@ -83,6 +84,7 @@ def search(
         budget: Hard bounds; the first metric is the front's cost.
         run_dir: Where everything is written.
         n_trials: Trials in all, baselines included.
+        patience: Trials of the search without growth of the front after which it stops early; None never does.
         factory: Builds the dense model anew, to check that exported files restore; by default copies ``model``.
         space: What is searched; by default criterion, target cost, importance exponent and a residual per group.
         evaluation: How candidates and finalists are judged.
@@ -128,8 +130,9 @@ def search(
     identity = session.identity(strategy=strategy)
     name = study_name(directory, storage)
     recorded = redacted(dict(config or {}))
-    spec = _spec(
-        session, evaluation, identity, name, directory, recorded, strategy=strategy, seed=seed, trials=n_trials
+    spec = replace(
+        _spec(session, evaluation, identity, name, directory, recorded, strategy=strategy, seed=seed, trials=n_trials),
+        patience=patience,
     )
     if recorded:
         start_study(spec, opened)
@@ -139,6 +142,8 @@ def search(
         record = read_study(opened, name)
     else:
         record = _run(session, spec, opened, view)
+    if record.stop is not None:
+        view.say(record.stop.sentence(record.requested))
     finetuning = evaluation.finalist(task)
     rebuild = factory or partial(copy.deepcopy, session.model.cpu())
     session.model.to(place)
@@ -171,6 +176,7 @@ def search_config(
         budget=config.parsed_budget(),
         run_dir=run_dir,
         n_trials=trials or config.search.trials,
+        patience=config.search.patience,
         factory=config.build_model,
         space=space,
         evaluation=config.evaluation,

@@ -105,8 +105,9 @@ def _progress(record: StudyRecord) -> str:
     parts = [f"{counts['complete']} of {plural(record.requested, 'trial')} complete"]
     parts += [f"{counts[state]} {state}" for state in ("failed", "running", "waiting") if counts[state]]
     parts.append(plural(len(record.finalists), "finalist") if record.finalists else "no finalists")
-    unfinished = counts["complete"] + counts["failed"] < record.requested
-    return ", ".join(parts) + ("; the search is unfinished and can be resumed." if unfinished else ".")
+    if record.stop is not None:
+        return f"{', '.join(parts)}. {record.stop.sentence(record.requested)}"
+    return ", ".join(parts) + ("." if record.finished else "; the search is unfinished and can be resumed.")
 
 
 def _no_finalists(record: StudyRecord) -> str:

@@ -35,6 +35,7 @@ REUSED_FROM: Final = "reused_from"
 IDENTITY: Final = "identity"
 CONTEXT: Final = "context"
 REQUESTED: Final = "requested"
+PATIENCE: Final = "patience"
 FINALIST: Final = "finalist:"
 INVITATION: Final = "invitation"
 

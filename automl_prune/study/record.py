@@ -138,10 +138,53 @@ class StudyContext:
 
 
 @dataclass(frozen=True, slots=True)
+class Stop:
+    """A search that has stopped early, because its front did not grow any more (``study.stopping``).
+
+    Attributes:
+        trials: How many finished trials the study then had, baselines included.
+        patience: Over how many trials of the search growth was looked for.
+        growth: Of the front's area over these, relative.
+    """
+
+    trials: int
+    patience: int
+    growth: float
+
+    def sentence(self, requested: int) -> str:
+        """That it stopped, why, and how to go on, for people."""
+        return (
+            f"The search stopped after {self.trials} of {requested} trials: over the last {self.patience} trials that "
+            f"it proposed, the front's area grew by {self.growth:.2%} (search.patience = {self.patience}). To go on, "
+            "run the same command with --set search.patience=null, or with a larger number."
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class StudyRecord:
-    """Everything a study holds, as of reading: its context, trials in order of number, and finalists by trial."""
+    """Everything a study holds, as of reading.
+
+    Attributes:
+        context: What is searched.
+        trials: In order of number; where the search stopped early, those before the stop.
+        finalists: By trial.
+        requested: Trials in all.
+        stop: Where it stopped early, if it did.
+    """
 
     context: StudyContext
     trials: tuple[TrialRecord, ...]
     finalists: tuple[Finalist, ...]
     requested: int
+    stop: Stop | None = None
+
+    @property
+    def left(self) -> int:
+        """How many trials are still to be finished."""
+        ended = sum(trial.state in ("complete", "failed") for trial in self.trials)
+        return max(0, (self.stop.trials if self.stop else self.requested) - ended)
+
+    @property
+    def finished(self) -> bool:
+        """Whether no trial is left to do."""
+        return self.left == 0

@@ -18,6 +18,7 @@ from automl_prune.study.codec import (
     FINALIST,
     IDENTITY,
     ORIGIN,
+    PATIENCE,
     REQUESTED,
     decode_context,
     decode_finalists,
@@ -30,6 +31,7 @@ from automl_prune.study.codec import (
 from automl_prune.study.ledger import Ledger
 from automl_prune.study.record import Finalist, StudyRecord, TrialState
 from automl_prune.study.spec import Evaluate, Event, Identify, OnEvent, Propose, StudySpec
+from automl_prune.study.stopping import Stagnation
 from automl_prune.study.storage import StudyStorage
 from automl_prune.study.worker import Worker
 
@@ -43,7 +45,7 @@ def run_study(
     *,
     identify: Identify | None = None,
 ) -> StudyRecord:
-    """Run a study until ``spec.requested`` trials are finished, going on where an earlier run stopped.
+    """Run a study until ``spec.requested`` trials are finished or it stops early, going on where an earlier run ended.
 
     With as many or more finished already, nothing is evaluated. What ``KeyboardInterrupt``,
     ``errors.Interrupted`` or any other exception interrupts is handed back before it propagates, and the same
@@ -95,6 +97,8 @@ def start_study(spec: StudySpec, storage: StudyStorage) -> Ledger:
         ledger.set_attribute(IDENTITY, identity)
     if spec.requested > stored.get(REQUESTED, 0):
         ledger.set_attribute(REQUESTED, spec.requested)
+    if spec.patience != stored.get(PATIENCE):
+        ledger.set_attribute(PATIENCE, spec.patience)
     _enqueue_baselines(spec, ledger)
     return ledger
 
@@ -159,11 +163,14 @@ def read_study(storage: StudyStorage, name: str | None = None) -> StudyRecord:
     attributes = ledger.attributes()
     context = decode_context(attributes, ledger.name)
     requested = int(attributes.get(REQUESTED, 0))
+    chains = ledger.chains()[:requested]
+    stagnation = Stagnation(attributes.get(PATIENCE), context)
+    stagnation.look(chains)
     trials = []
-    for chain in ledger.chains()[:requested]:
+    for chain in chains[: stagnation.stop.trials] if stagnation.stop else chains:
         state: TrialState = "waiting" if chain.state == "lost" else chain.state
         trials.append(trial_record(chain.index, chain.current, state, chain.attempt, context.limits))
-    return StudyRecord(context, tuple(trials), decode_finalists(attributes), requested)
+    return StudyRecord(context, tuple(trials), decode_finalists(attributes), requested, stagnation.stop)
 
 
 def write_finalist(storage: StudyStorage, finalist: Finalist, name: str | None = None) -> None:

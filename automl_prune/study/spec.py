@@ -47,6 +47,8 @@ class StudySpec:
         device: What this worker computes on, for those who ask.
         lease: Seconds without a sign of life after which a worker on another machine counts as gone.
         attempts: How often a point is tried in all when it takes its worker with it; then it is set aside, failed.
+        patience: Finished trials of the search without growth of the front after which it stops early; None never
+            does (``stopping``).
         promotion: Which candidates climb to rung 1; None when there is only rung 0.
         network: What is known of the layers behind a parameter, by its name, each number in [0, 1] and the first
             the share of the dense model's cost; for strategies that learn from it.
@@ -64,6 +66,7 @@ class StudySpec:
     device: str = ""
     lease: float = 60.0
     attempts: int = 3
+    patience: int | None = None
     promotion: Promotion | None = None
     network: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 

@@ -18,8 +18,9 @@ number of them, dying at any time, reach exactly the requested number of finishe
 1. Trials are only added and finished, and whoever sees a trial sees all with lower numbers. So a decision that
    rests on lower numbers is the same for everyone, and final.
 2. Whoever has taken a trial reads the study again and drops it unless it is admitted: fewer than the requested
-   number of points lie before its own (no overshoot), and nothing in its chain is finished or open before it
-   (nothing twice). A proposed trial is stored together with its parameters and its owner, in one write.
+   number of points lie before its own (no overshoot), the search has not stopped before it (``stopping.py``), and
+   nothing in its chain is finished or open before it (nothing twice). A proposed trial is stored together with its
+   parameters and its owner, in one write.
 3. Anyone may reap a running trial whose owner is gone (``leases.py``) and add the successor of a lost one. Two
    that do so at once add two successors; rule 2 drops one.
 4. A result that arrives for a trial taken for lost is ignored; its successor's counts.
@@ -50,9 +51,11 @@ from automl_prune.study.codec import (
     HANDED_BACK,
     ORIGIN,
     OWNER,
+    PATIENCE,
     REASON,
     REUSED_FROM,
     SEARCH,
+    decode_context,
     directions,
     distributions,
     objectives,
@@ -63,6 +66,7 @@ from automl_prune.study.known import Known
 from automl_prune.study.leases import Beat, Owner, Watch
 from automl_prune.study.ledger import Ledger, trial_id
 from automl_prune.study.spec import Evaluate, Event, EventKind, Identify, OnEvent, Propose, StudySpec
+from automl_prune.study.stopping import Stagnation
 from automl_prune.study.strategies import Proposer
 from automl_prune.tasks.base import Score
 
@@ -110,10 +114,12 @@ class Worker:
         self._proposer = Proposer(spec.strategy, self._space, directions(spec.context), spec.network)
         self._watch = Watch(spec.lease)
         self._known = Known()
+        stored = ledger.attributes()  # the same for all workers, to the last digit of the dense model's score
+        self._stagnation = Stagnation(stored.get(PATIENCE), decode_context(stored, ledger.name))
         self._owner = Owner.mine(spec.device).to_json()
 
     def run(self) -> None:
-        """Work until the requested number of trials is finished, by whomever.
+        """Work until the requested number of trials is finished, by whomever, or the search stops early.
 
         Raises:
             StudyError: The storage stays away, or no trial at all succeeds.
@@ -121,7 +127,7 @@ class Worker:
         """
         while True:
             chains = self._tidy()
-            if _finished(chains) >= self._spec.requested:
+            if _finished(chains) >= self._wanted:
                 return
             claim = self._claim(chains) or self._start(chains)
             if claim is None:  # all that is left is in the hands of others, who may yet lose it
@@ -138,12 +144,23 @@ class Worker:
         stale = [t for t in trials if t.state == OptunaState.RUNNING and self._is_abandoned(t)]
         for trial in stale:
             self._reap(trial, next((chain for chain in all_chains if trial in chain.attempts), None))
-        chains = (self._ledger.chains() if stale else all_chains)[: self._spec.requested]
+        chains = self._asked(self._ledger.chains() if stale else all_chains)
         lost = [chain for chain in chains if chain.state == "lost"]
         for chain in lost:
             self._ledger.add(chain.successor())
             self._tell("lost", chains, chain.index, "its worker is gone, or it was interrupted; it is tried again")
-        return self._ledger.chains()[: self._spec.requested] if lost else chains
+        return self._asked(self._ledger.chains()) if lost else chains
+
+    @property
+    def _wanted(self) -> int:
+        """How many points are to be finished, as far as is known."""
+        stop = self._stagnation.stop
+        return min(self._spec.requested, stop.trials) if stop else self._spec.requested
+
+    def _asked(self, chains: Sequence[Chain]) -> Sequence[Chain]:
+        """The points that are asked for: those before the requested number, and before the search stops."""
+        self._stagnation.look(chains[: self._spec.requested])
+        return chains[: self._wanted]
 
     def _is_abandoned(self, trial: FrozenTrial) -> bool:
         # A worker between two trials has none: its own is one it stored without hearing so, in a storage that failed.
@@ -173,7 +190,7 @@ class Worker:
 
     def _start(self, chains: Sequence[Chain]) -> _Claim | None:
         """A new trial, at a point that the strategy proposes."""
-        if len(chains) >= self._spec.requested:
+        if len(chains) >= self._wanted:
             return None
         seed = derive_seed(self._spec.seed, "strategy", self._spec.worker, len(chains))
         point = self._proposer.propose(chains, seed)
@@ -184,12 +201,13 @@ class Worker:
         """Rule 2: keep the trial or drop it."""
         chains = self._ledger.chains()
         chain, trial = next((c, t) for c in chains for t in c.attempts if trial_id(t) == taken)
-        if chain.index >= self._spec.requested:
+        asked = self._asked(chains)
+        if chain.index >= len(asked):
             self._ledger.fail(taken, **{DROPPED: "enough points lie before it"})
         elif not chain.accepts(trial):
             self._ledger.fail(taken, **{DROPPED: "another attempt at this point came first"})
         else:
-            return _Claim(taken, chain, chains[: self._spec.requested])
+            return _Claim(taken, chain, asked)
         return None
 
     # ---- working on it

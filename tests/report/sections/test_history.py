@@ -13,7 +13,7 @@ MakeRecord = Callable[..., StudyRecord]
 
 
 def history_of(data: ReportData) -> History | Missing:
-    return growth(data.record, data.search_front)
+    return growth(data.record)
 
 
 def test_history_grows_and_starts_from_the_baselines(make_record: MakeRecord) -> None:
@@ -37,3 +37,15 @@ def test_history_figure_equals_the_history(make_record: MakeRecord) -> None:
     assert list(line.x) == list(history.trials)
     assert history.baselines is not None
     assert set(level.y) == {100 * history.baselines}
+
+
+def test_history_is_of_the_scores_without_training(make_record: MakeRecord) -> None:
+    record = make_record()
+    history = history_of(collect(record, Path("runs/x")))
+    assert isinstance(history, History)
+    dense = record.context.dense_val.value
+    assert history.reference == (dense / 2, record.context.dense_costs["macs"])
+    first = record.trials[0].evaluation
+    assert first is not None
+    score, cost = first.rungs[0].score.value, first.costs["macs"].ratio
+    assert history.values[0] == pytest.approx((score - dense / 2) * (1 - cost) / (dense / 2))
