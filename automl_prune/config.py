@@ -7,8 +7,9 @@ import os
 import re
 import sysconfig
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from torch import nn
@@ -92,7 +93,8 @@ class EvaluationSection(_Section):
         sequential: Whether they are fitted layer by layer, which is better and takes seconds per candidate.
         finetune_steps: Steps of fine-tuning of the candidates that climb to rung 1; with 0 nobody does.
         promote: Which fraction of all candidates those within noise of a better one may be among (``Promotion``).
-        learning_rate: Of fine-tuning, candidates and finalists alike.
+        learning_rate: Of the finalists' fine-tuning; ``auto`` measures it on the first one (``learning_rate.RATES``).
+            Rung 1 always has 0.01.
         distill: Whether the dense model teaches.
         finalists: How many points of the front are fine-tuned longer and exported.
         finetune_epochs: Epochs of a finalist's fine-tuning.
@@ -105,16 +107,24 @@ class EvaluationSection(_Section):
     sequential: bool = False
     finetune_steps: Annotated[int, Field(ge=0)] = 100
     promote: Annotated[float, Field(ge=0, le=1)] = 0.33
-    learning_rate: _Positive = 0.01
+    learning_rate: Literal["auto"] | _Positive = "auto"
     distill: bool = True
     finalists: _Count = 5
     finetune_epochs: _Positive = 3.0
     seeds: _Count = 3
     attempts: _Count = 3
 
+    @field_validator("learning_rate", mode="before")
+    @classmethod
+    def _auto_or_number(cls, rate: Any) -> Any:
+        number = isinstance(rate, (int, float)) and not isinstance(rate, bool) and rate > 0
+        if rate != "auto" and not number:
+            raise ValueError("give a positive number, or auto to have it measured on the first finalist")
+        return rate
+
     def recipe(self) -> Recipe:
         """The evaluation of candidates."""
-        finetuning = self.finetuning(self.finetune_steps) if self.finetune_steps else None
+        finetuning = FineTuning(self.finetune_steps, distillation=self._distillation) if self.finetune_steps else None
         return Recipe(self.calibration_samples, finetuning, self.reconstruct, self.sequential and self.reconstruct)
 
     def promotion(self) -> Promotion | None:
@@ -122,13 +132,18 @@ class EvaluationSection(_Section):
         return Promotion(self.finetune_steps, self.promote) if self.finetune_steps else None
 
     def finalist(self, task: Task) -> FineTuning:
-        """The fine-tuning of finalists on a task's data."""
+        """The fine-tuning of finalists on a task's data; with ``auto`` its learning rate is yet to be chosen."""
         batches = len(task.batches("train", shuffle=0))
         return self.finetuning(max(1, round(self.finetune_epochs * batches)))
 
     def finetuning(self, steps: int) -> FineTuning:
-        """A fine-tuning of so many steps."""
-        return FineTuning(steps, self.learning_rate, distillation=0.9 if self.distill else 0.0)
+        """A fine-tuning of so many steps, with rung 1's learning rate where none is given."""
+        plain = FineTuning(steps, distillation=self._distillation)
+        return plain if self.learning_rate == "auto" else replace(plain, learning_rate=self.learning_rate)
+
+    @property
+    def _distillation(self) -> float:
+        return 0.9 if self.distill else 0.0
 
 
 class SparseSection(_Section):

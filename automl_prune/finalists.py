@@ -105,8 +105,8 @@ def train_finalist(
         for number in range(seeds):
             total, before = seeds * finetuning.steps, number * finetuning.steps
             on_step = _offset(stage, before, total)
-            candidate = _candidate(record, trial)
-            runs.append(_train_run(session, candidate, finetuning, directory, trial, number, on_step, view))
+            candidate = candidate_of(record, trial)
+            runs.append(train_run(session, candidate, finetuning, directory, trial, number, on_step, view))
     write_finalist(storage, Finalist(trial, tuple(runs)), study)
     show = session.task.metric.show
     scores = ", ".join(show(run.test.value) for run in runs)
@@ -134,12 +134,12 @@ def export_finalist(
     finalist = next(f for f in record.finalists if f.trial == trial)
     sign = 1 if session.task.metric.higher_is_better else -1
     number = max(range(len(finalist.runs)), key=lambda n: sign * finalist.runs[n].val.value)
-    run, candidate = finalist.runs[number], _candidate(record, trial)
+    run, candidate = finalist.runs[number], candidate_of(record, trial)
     plan = session.evaluator.plan(candidate)
     with view.stage(f"Exporting trial {trial}") as stage:
-        _train_run(session, candidate, finetuning, directory, trial, number, stage, view)
+        train_run(session, candidate, finetuning, directory, trial, number, stage, view)
         model = prune(session.model, plan)
-        tensors, _ = load_tensors(_weights(directory, trial, number))
+        tensors, _ = load_tensors(weights_of(directory, trial, number))
         model.load_state_dict(tensors)
         origin = next(t.origin for t in record.trials if t.number == trial)
         info = {
@@ -158,7 +158,7 @@ def export_finalist(
     view.tell(ModelExported(str(directory.model(trial)), trial))
 
 
-def _train_run(
+def train_run(
     session: Session,
     candidate: Candidate,
     finetuning: FineTuning,
@@ -167,9 +167,14 @@ def _train_run(
     number: int,
     on_step: Callable[[int, int], None],
     view: View,
+    *,
+    kept: str = "",
 ) -> FinalistRun:
-    """One run, read from its file when an earlier session finished it, gone on with when one was interrupted in it."""
-    path = _weights(directory, trial, number)
+    """One run, read from its file when an earlier session finished it, gone on with when one was interrupted in it.
+
+    ``kept`` tells the files of several recipes apart.
+    """
+    path = weights_of(directory, trial, number, kept)
     seed = derive_seed("finalist", session.seed, trial, number)
     identity = json.dumps([session.evaluator.plan(candidate).digest, asdict(finetuning), seed])
     if path.is_file():
@@ -201,11 +206,13 @@ def _forget_runs(directory: RunDirectory, trial: int) -> None:
         directory.finalists.rmdir()
 
 
-def _weights(directory: RunDirectory, trial: int, number: int) -> Path:
-    return directory.finalists / f"{trial}-{number}.safetensors"
+def weights_of(directory: RunDirectory, trial: int, number: int, kept: str = "") -> Path:
+    """Where a run's weights wait for the export."""
+    return directory.finalists / f"{trial}-{number}{kept and '-'}{kept}.safetensors"
 
 
-def _candidate(record: StudyRecord, trial: int) -> Candidate:
+def candidate_of(record: StudyRecord, trial: int) -> Candidate:
+    """What a completed trial evaluated."""
     return next(evaluation.candidate for t, evaluation in completed(record) if t.number == trial)
 
 

@@ -28,7 +28,9 @@ from automl_prune.study.directory import RunDirectory
 from automl_prune.tasks import Task
 
 CPU = torch.device("cpu")
-FAST = EvaluationSection(calibration_samples=128, finetune_steps=4, finalists=1, finetune_epochs=1, seeds=2)
+FAST = EvaluationSection(
+    calibration_samples=128, finetune_steps=4, learning_rate=0.01, finalists=1, finetune_epochs=1, seeds=2
+)
 
 
 def factory() -> nn.Module:

@@ -123,6 +123,8 @@ def test_the_resolved_configuration_loads_again_to_an_equal_one(
         ({"search": {"trials": True}}, r"search.trials: .*\(got True\)"),
         ({"search": {"strategy": "tpa"}}, r"search.strategy: unknown strategy; did you mean 'tpe'\? \(got 'tpa'\)"),
         ({"evaluation": {"distill": 1}}, r"evaluation.distill: .*boolean \(got 1\)"),
+        ({"evaluation": {"learning_rate": -1}}, r"evaluation.learning_rate: give a positive number.* \(got -1\)"),
+        ({"evaluation": {"learning_rate": "fast"}}, r"evaluation.learning_rate: give a positive.* \(got 'fast'\)$"),
         ({"training": {"learning_rate": float("inf")}}, r"training.learning_rate: .*\(got inf\)"),
         ({"training": {"momentum": 1.0}}, r"training.momentum: .*less than 1 \(got 1.0\)"),
         ({"budget": {"latncy": 0.5}}, "budget: unknown metric 'latncy'"),

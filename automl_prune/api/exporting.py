@@ -13,6 +13,7 @@ from automl_prune.budget import Budget
 from automl_prune.config import Config, load_weights
 from automl_prune.errors import ConfigError, StudyError
 from automl_prune.finalists import export_finalist, train_finalist
+from automl_prune.learning_rate import finalist_recipe
 from automl_prune.report import front_table
 from automl_prune.report.table import completed
 from automl_prune.session import Session, choose_device
@@ -75,8 +76,8 @@ def export(
         calibration=directory.calibration,
         ranking=directory.scores,
     )
-    opened, finetuning = open_storage(storage, run_dir), evaluation.finalist(task)
-    name = study_name(directory, storage)
+    opened, name = open_storage(storage, run_dir), study_name(directory, storage)
+    finetuning = finalist_recipe(evaluation, session, opened, record, number, directory, name, view=view)
     train_finalist(session, opened, record, number, finetuning, evaluation.seeds, directory, name, view=view)
     record = read_study(opened, name)
     export_finalist(session, record, number, finetuning, config.build_model, directory, view=view)

@@ -22,6 +22,7 @@ from automl_prune.errors import ConfigError, StudyError
 from automl_prune.files import save_tensors, write_text
 from automl_prune.finalists import choose, export_finalist, train_finalist
 from automl_prune.joining import in_words
+from automl_prune.learning_rate import finalist_recipe
 from automl_prune.report import FrontRow, front_table
 from automl_prune.sensitivity import known_drops
 from automl_prune.session import Session, choose_device, environment
@@ -144,10 +145,11 @@ def search(
         record = _run(session, spec, opened, view)
     if record.stop is not None:
         view.say(record.stop.sentence(record.requested))
-    finetuning = evaluation.finalist(task)
     rebuild = factory or partial(copy.deepcopy, session.model.cpu())
     session.model.to(place)
-    for trial in choose(record, evaluation.finalists):
+    chosen = choose(record, evaluation.finalists)
+    for trial in chosen:
+        finetuning = finalist_recipe(evaluation, session, opened, record, chosen[0], directory, name, view=view)
         train_finalist(session, opened, record, trial, finetuning, evaluation.seeds, directory, name, view=view)
         record = read_study(opened, name)
         export_finalist(session, record, trial, finetuning, rebuild, directory, view=view)

@@ -16,7 +16,7 @@ from automl_prune.costs import Cost
 from automl_prune.errors import EvaluationError, StudyError
 from automl_prune.evaluation.record import Evaluation
 from automl_prune.space import FloatParameter, Parameter
-from automl_prune.study.record import Finalist, StudyContext, TrialRecord, TrialState
+from automl_prune.study.record import Finalist, RateSweep, StudyContext, TrialRecord, TrialState
 
 # User attributes of a trial.
 OWNER: Final = "owner"
@@ -37,6 +37,7 @@ CONTEXT: Final = "context"
 REQUESTED: Final = "requested"
 PATIENCE: Final = "patience"
 FINALIST: Final = "finalist:"
+SWEEP: Final = "learning_rate"
 INVITATION: Final = "invitation"
 
 SEARCH: Final = "search"
@@ -161,6 +162,14 @@ def decode_finalists(attributes: Mapping[str, Any]) -> tuple[Finalist, ...]:
             f"the study holds a damaged record ({error}); delete it and run the finalists again"
         ) from error
     return tuple(sorted(found, key=lambda finalist: finalist.trial))
+
+
+def decode_sweep(attributes: Mapping[str, Any]) -> RateSweep | None:
+    """How the finalists' learning rate was chosen, if it was; a damaged record raises ``StudyError``."""
+    try:
+        return RateSweep.from_json(attributes[SWEEP]) if SWEEP in attributes else None
+    except ValueError as error:
+        raise StudyError(f"the study holds a damaged record ({error}); start over with another --run-dir") from error
 
 
 def differences(stored: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

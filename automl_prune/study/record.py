@@ -87,6 +87,59 @@ class Finalist:
 
 
 @dataclass(frozen=True, slots=True)
+class RateTrial:
+    """A fine-tuning at one learning rate: its validation score (None where it diverged), steps and wall seconds."""
+
+    rate: float
+    val: Score | None
+    steps: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class RateSweep:
+    """Which learning rate the finalists are fine-tuned with, and why.
+
+    Attributes:
+        trial: The finalist whose first run was done at every rate.
+        steps: Optimiser steps of each.
+        tried: By ascending rate.
+        rate: The one with the best validation score.
+    """
+
+    trial: int
+    steps: int
+    tried: tuple[RateTrial, ...]
+    rate: float
+
+    def sentence(self, metric: Metric) -> str:
+        """What was chosen, and the scores it rests on, for people."""
+        scores = ", ".join(
+            f"{entry.rate:g}: {metric.show(entry.val.value) if entry.val else 'diverged'}" for entry in self.tried
+        )
+        return (
+            f"Learning rate of the finalists: {self.rate:g}, by the validation {metric.name} of trial {self.trial}'s "
+            f"first run of {self.steps} steps ({scores})."
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-ready dictionary; ``from_json`` inverts it."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> RateSweep:
+        """Rebuild a record; missing or malformed entries raise ``ValueError``."""
+        try:
+            tried = tuple(
+                RateTrial(**{**entry, "val": Score(**entry["val"]) if entry["val"] else None})
+                for entry in value["tried"]
+            )
+            return cls(**{**value, "tried": tried})
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"not a sweep of learning rates: {error!r} in {value!r}") from error
+
+
+@dataclass(frozen=True, slots=True)
 class StudyContext:
     """What was searched, written once when the study starts. JSON-ready except for the records named in it.
 
@@ -170,6 +223,7 @@ class StudyRecord:
         finalists: By trial.
         requested: Trials in all.
         stop: Where it stopped early, if it did.
+        sweep: How the finalists' learning rate was chosen, if it was.
     """
 
     context: StudyContext
@@ -177,6 +231,7 @@ class StudyRecord:
     finalists: tuple[Finalist, ...]
     requested: int
     stop: Stop | None = None
+    sweep: RateSweep | None = None
 
     @property
     def left(self) -> int:

@@ -20,8 +20,10 @@ from automl_prune.study.codec import (
     ORIGIN,
     PATIENCE,
     REQUESTED,
+    SWEEP,
     decode_context,
     decode_finalists,
+    decode_sweep,
     differences,
     directions,
     distributions,
@@ -29,7 +31,7 @@ from automl_prune.study.codec import (
     trial_record,
 )
 from automl_prune.study.ledger import Ledger
-from automl_prune.study.record import Finalist, StudyRecord, TrialState
+from automl_prune.study.record import Finalist, RateSweep, StudyRecord, TrialState
 from automl_prune.study.spec import Evaluate, Event, Identify, OnEvent, Propose, StudySpec
 from automl_prune.study.stopping import Stagnation
 from automl_prune.study.storage import StudyStorage
@@ -170,12 +172,19 @@ def read_study(storage: StudyStorage, name: str | None = None) -> StudyRecord:
     for chain in chains[: stagnation.stop.trials] if stagnation.stop else chains:
         state: TrialState = "waiting" if chain.state == "lost" else chain.state
         trials.append(trial_record(chain.index, chain.current, state, chain.attempt, context.limits))
-    return StudyRecord(context, tuple(trials), decode_finalists(attributes), requested, stagnation.stop)
+    return StudyRecord(
+        context, tuple(trials), decode_finalists(attributes), requested, stagnation.stop, decode_sweep(attributes)
+    )
 
 
 def write_finalist(storage: StudyStorage, finalist: Finalist, name: str | None = None) -> None:
     """Store a finalist with its study, replacing one of the same trial."""
     Ledger(storage, name).set_attribute(f"{FINALIST}{finalist.trial}", finalist.to_json())
+
+
+def write_sweep(storage: StudyStorage, sweep: RateSweep, name: str | None = None) -> None:
+    """Store with its study how the finalists' learning rate was chosen."""
+    Ledger(storage, name).set_attribute(SWEEP, sweep.to_json())
 
 
 def _by_candidate(candidate: Candidate) -> str:

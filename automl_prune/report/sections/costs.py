@@ -63,6 +63,10 @@ def stages(record: StudyRecord) -> tuple[Stage, ...]:
     ]
     if failed:
         found.append(Stage("Failed trials", len(failed), None, lost))
+    tried = [e for e in record.sweep.tried if e.val and e.rate != record.sweep.rate] if record.sweep else []
+    if tried:
+        steps, seconds = sum(entry.steps for entry in tried), sum(entry.seconds for entry in tried)
+        found.append(Stage("Learning rates tried and not taken", len(tried), steps, seconds))
     if runs:
         total = Stage(
             "Finalists, long fine-tuning", len(runs), sum(r.steps for r in runs), sum(r.seconds for r in runs)

@@ -43,6 +43,8 @@ def render(data: ReportData) -> str:
     else:
         parts.append(paragraph("± is half the 95 % interval; the chosen model is marked.", "soft"))
         parts.append(models_table(data, rows, "Models of the front"))
+    if data.record.sweep is not None:
+        parts.append(paragraph(data.record.sweep.sentence(data.context.metric)))
     return "\n".join(parts)
 
 
