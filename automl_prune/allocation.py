@@ -1,9 +1,11 @@
-"""Widths that lose least by summed errors of groups, for costs that are products of widths: knapsack and greedy.
+"""Widths that lose least by summed errors of groups, for costs that are no sum over groups: knapsack and greedy.
 
-Multiply-accumulates are a polynomial of the widths, not a sum over groups, so no knapsack fits them as it is. Around
+Multiply-accumulates and latency depend on products of widths, so no knapsack fits them as it is. Around
 given widths they nearly are: with all others fixed, what one group costs at each of its widths is exact. So the
 knapsack is solved around the present widths, within a factor that keeps the sum of such costs close to the true
-cost, and again around its solution. Whoever calls repairs what is left to exact feasibility (``Projector``).
+cost, and again around its solution. Whoever calls repairs what is left to exact feasibility (``Projector``). On a
+latency table that is HALP's knapsack (Shen et al. 2022, arXiv:2110.10811, section 3.3), with all widths of a group as
+options of one row instead of neurons one by one.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from automl_prune.costs import WidthPolynomial
+from automl_prune.costs import CostModel
 from automl_prune.knapsack import Row, choose
 
 Widths = NDArray[np.int64]
@@ -29,7 +31,7 @@ OPTIONS = 48
 
 
 def knapsack_widths(
-    cost: WidthPolynomial,
+    cost: CostModel,
     allowed: Sequence[Sequence[int]],
     errors: Sequence[NDArray[np.float64]],
     target: float,
@@ -68,7 +70,7 @@ def knapsack_widths(
 
 
 def greedy_widths(
-    cost: WidthPolynomial, allowed: Sequence[Sequence[int]], errors: Sequence[NDArray[np.float64]], target: float
+    cost: CostModel, allowed: Sequence[Sequence[int]], errors: Sequence[NDArray[np.float64]], target: float
 ) -> Widths:
     """From dense widths, always the step that adds least error for the cost it saves, until the target is met.
 
@@ -83,14 +85,20 @@ def greedy_widths(
     present = np.array([ladder[-1] for ladder in ladders], dtype=np.int64)
     spent = cost.evaluate(present)
     while spent > target and rungs.any():
-        free = np.flatnonzero(rungs)
-        trials = np.repeat(present[None], len(free), axis=0)
-        narrower = np.array([ladders[number][rungs[number] - 1] for number in free])
-        trials[np.arange(len(free)), free] = narrower
-        saved = np.maximum(spent - cost.evaluate_all(trials), 1e-12)
-        added = np.array([errors[n][w] - errors[n][present[n]] for n, w in zip(free.tolist(), narrower, strict=True)])
-        pick = int((added / saved).argmin())
-        rungs[free[pick]] -= 1
+        # where a cost is not monotone a single step may save nothing, so all narrower widths are tried
+        steps = [
+            (number, rung)
+            for number, top in enumerate(rungs.tolist())
+            for rung in range(top - 1 if cost.monotone and top else 0, top)
+        ]
+        group, rung = np.array(steps).T
+        narrower = np.array([ladders[n][r] for n, r in steps])
+        trials = np.repeat(present[None], len(steps), axis=0)
+        trials[np.arange(len(steps)), group] = narrower
+        saved = np.maximum(spent - cost.evaluate_all(trials), 1e-9 * spent)
+        added = np.array([errors[n][w] - errors[n][present[n]] for n, w in zip(group, narrower, strict=True)])
+        pick = int(((added + 1e-12) / saved).argmin())
+        rungs[group[pick]] = rung[pick]
         present = trials[pick]
         spent = cost.evaluate(present)
     return present
@@ -115,7 +123,7 @@ def _thinned(widths: Sequence[int]) -> list[int]:
     return [widths[place] for place in places]
 
 
-def _costs(cost: WidthPolynomial, present: Widths, number: int, options: NDArray[np.int64]) -> NDArray[np.float64]:
+def _costs(cost: CostModel, present: Widths, number: int, options: NDArray[np.int64]) -> NDArray[np.float64]:
     """What each width of one group adds to the cost of the present widths, exact."""
     trials = np.repeat(present[None], len(options), axis=0)
     trials[:, number] = options

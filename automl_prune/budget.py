@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from numbers import Real
 from types import MappingProxyType
 
-from automl_prune.costs.base import cost_metrics
+from automl_prune.costs.base import CostMetric, cost_metrics
 from automl_prune.errors import BudgetError
 from automl_prune.registry import nearest
 
-_SUFFIXES = {"k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
-_NUMBER = re.compile(r"([0-9][0-9_]*\.?[0-9]*(?:[eE][+-]?[0-9]+)?|\.[0-9]+)\s*([kKMGT%]?)")
-_EXAMPLES = "a fraction of the dense model in (0, 1] such as 0.5 or '50%', or an absolute value such as '20M'"
+_NUMBER = re.compile(r"([0-9][0-9_]*\.?[0-9]*(?:[eE][+-]?[0-9]+)?|\.[0-9]+)\s*(%|[a-zA-Zµ]*)")
+_FRACTION = "a fraction of the dense model in (0, 1] such as 0.5 or '50%'"
 _FLOPS_PER_MAC = 2
 
 
@@ -44,9 +43,10 @@ class Bound:
 class Budget:
     """Upper bounds on costs, in the order given; the first is the cost axis of the front. Immutable.
 
-    A number in (0, 1] is a fraction of the dense model; a larger one, or one with a suffix (k, M, G, T),
-    is absolute. ``flops`` is understood as MACs: an absolute value is halved (1 MAC = 2 FLOPs), a fraction is
-    the same fraction.
+    A number in (0, 1] is a fraction of the dense model; one with a suffix is absolute: k, M, G, T for ``macs`` and
+    ``params``; s, ms, us for ``latency``; B, kB, MB, GB, KiB, MiB, GiB for ``memory`` and ``size``. A larger number
+    without one is absolute where the unit is a count. ``flops`` is understood as MACs: an absolute value is halved
+    (1 MAC = 2 FLOPs), a fraction is the same fraction.
 
     >>> Budget(macs=0.5, params="300k").limits({"macs": 1000, "params": 1e6})
     {'macs': 500.0, 'params': 300000.0}
@@ -69,7 +69,7 @@ class Budget:
                 )
             bounds[bound.metric] = bound
         if not bounds:
-            raise BudgetError(f"the budget is empty; give at least one bound: macs = {_EXAMPLES}")
+            raise BudgetError(f"the budget is empty; give at least one bound: macs = {_expected('macs')}")
         object.__setattr__(self, "bounds", MappingProxyType(bounds))
 
     def __hash__(self) -> int:
@@ -112,15 +112,21 @@ def _bound(name: str, value: object) -> Bound:
     metric = "macs" if name == "flops" else name
     if metric not in cost_metrics:
         raise BudgetError(f"budget: unknown metric {name!r}; {nearest(name, (*cost_metrics, 'flops'))}")
-    number, relative = _number(name, value)
+    number, relative = _number(name, value, cost_metrics[metric])
     if name == "flops" and not relative:
         number /= _FLOPS_PER_MAC
     return Bound(metric, number, relative, f"{name}={value}")
 
 
-def _number(name: str, value: object) -> tuple[float, bool]:
+def _expected(metric: str) -> str:
+    """What a bound on a metric may look like."""
+    known = cost_metrics[metric]
+    return f"{_FRACTION}, or an absolute value such as '{known.example}' (suffixes {', '.join(known.suffixes)})"
+
+
+def _number(name: str, value: object, metric: CostMetric) -> tuple[float, bool]:
     """The value as a positive finite number, and whether it is relative."""
-    problem = f"budget {name}={value!r} is not a positive number; give {_EXAMPLES}"
+    problem = f"budget {name}={value!r} is not a positive number; give {_expected(metric.name)}"
     if isinstance(value, bool):
         raise BudgetError(problem)
     suffix = ""
@@ -138,27 +144,24 @@ def _number(name: str, value: object) -> tuple[float, bool]:
         number /= 100
         if number > 1:
             raise BudgetError(f"budget {name}={value!r} is more than the dense model; give at most '100%'")
-    number *= _SUFFIXES.get(suffix, 1.0)
+    elif suffix:
+        if suffix not in metric.suffixes:
+            expected = _expected(metric.name)
+            raise BudgetError(f"budget {name}={value!r} has an unknown suffix {suffix!r}; give {expected}")
+        number *= metric.suffixes[suffix]
+    elif number > 1 and not metric.counted:
+        raise BudgetError(f"budget {name}={value!r} has no unit; give {_expected(metric.name)}")
     if not (math.isfinite(number) and number > 0):
         raise BudgetError(problem)
     return number, suffix == "%" or (not suffix and number <= 1)
 
 
 def _describe(bound: Bound, dense: float) -> str:
-    limit, unit = bound.limit(dense), cost_metrics[bound.metric].unit
-    text = f"{bound.metric} <= {format_quantity(limit)} {unit}"
-    text += f", {limit / dense:.1%} of the dense model's {format_quantity(dense)}"
+    limit, show = bound.limit(dense), cost_metrics[bound.metric].show
+    text = f"{bound.metric} <= {show(limit)}, {limit / dense:.1%} of the dense model's {show(dense)}"
     if bound.given.startswith("flops="):
         how = "the same fraction of FLOPs" if bound.relative else "1 MAC = 2 FLOPs, so half of it"
         text += f" (from {bound.given}: {how})"
     if limit >= dense:
         text += "; the dense model meets it already"
     return text
-
-
-def format_quantity(value: float) -> str:
-    """A number for people, four significant digits with a suffix, e.g. 20.35M."""
-    for suffix, factor in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if abs(value) >= factor:
-            return f"{value / factor:.4g}{suffix}"
-    return f"{value:.4g}"

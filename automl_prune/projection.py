@@ -11,15 +11,15 @@ import torch
 from numpy.typing import NDArray
 
 from automl_prune.allocation import greedy_widths, knapsack_widths, total
-from automl_prune.budget import format_quantity
 from automl_prune.candidate import Candidate, GroupChoice
 from automl_prune.channels import ChannelGraph
-from automl_prune.costs import WidthPolynomial
+from automl_prune.costs import CostModel, cost_metrics
 from automl_prune.errors import BudgetError, ConfigError
 from automl_prune.ladder import Ladder, Widths
 from automl_prune.registry import nearest
 from automl_prune.space import FloatParameter, Parameter, Space
 from automl_prune.stages import stages_of
+from automl_prune.widening import Widening
 from automl_prune.width_errors import WidthErrors, errors_of_scores
 
 
@@ -32,7 +32,8 @@ class Projector:
     The scale is the greatest at which the cost meets the target; what rounding leaves over then goes to
     single groups, one step at a time, to the one whose fraction falls shortest of its next width first.
     So no group of the result can be raised by a step within the target and the budgets, and a larger
-    target never gives a cheaper candidate.
+    target never gives a cheaper candidate, where costs grow with every width; where they do not, no group of the
+    result can be raised to any wider width (``widening``).
 
     In a space of coefficients (SPDY: Frantar & Alistarh 2022, arXiv:2201.13096, section 3.3) a point gives every
     group's error (``errors_of_scores``) a factor ``exp(coefficient_g)``, and the widths are those of least sum
@@ -52,6 +53,7 @@ class Projector:
         space: What may be varied.
         limits: Absolute upper bounds by metric, the first being the target's (``Budget.limits``).
         scores: By criterion and group, shape (width,), at least 0, not all 0 (``score_groups``).
+        costs: By metric, what is known of costs beside the graph's own; the variables are the graph's groups.
 
     Raises:
         BudgetError: No allowed widths meet the limits; says the reachable minimum.
@@ -64,6 +66,7 @@ class Projector:
         space: Space,
         limits: Mapping[str, float],
         scores: Mapping[str, Mapping[str, torch.Tensor]],
+        costs: Mapping[str, CostModel] | None = None,
     ) -> None:
         self._space = space
         self._dense = graph.widths
@@ -71,16 +74,18 @@ class Projector:
         self._stages = stages_of(graph)
         self._units = [self._stages[n] if space.scope == "stage" else n for n in self._names]
         self._limits = dict(limits)
-        self._polynomials = _polynomials(graph, limits)
+        self._costs: dict[str, CostModel] = {**graph.cost_models, **(costs or {})}
+        _check_known(self._costs, limits)
         self._ladder = Ladder(tuple(limit.widths() for limit in space.limits(graph.groups).values()))
-        self._costs = graph.polynomials
         self._scores = {name: dict(scores[name]) for name in space.criteria}
         self._score_errors = {name: errors_of_scores(mine) for name, mine in self._scores.items()}
         self._importance = {name: self._importances(scores[name]) for name in space.criteria}
-        self._check_reachable(graph.dense_costs)
-        metric, self._first = next(iter(self._polynomials.items()))
-        self._floor = self._first.evaluate(self._ladder.lowest)
-        self._ceiling = min(self._limits[metric], self._first.evaluate(self._ladder.highest))
+        metric = next(iter(self._limits))
+        self._first = self._costs[metric]
+        self._widening = Widening(self._ladder, self._costs, self._limits)
+        self._cheapest = self._reached()
+        self._floor = float(self._first.evaluate(self._cheapest))
+        self._ceiling = min(self._limits[metric], float(self._first.evaluate(self._ladder.highest)))
 
     @property
     def parameters(self) -> tuple[Parameter, ...]:
@@ -96,13 +101,8 @@ class Projector:
 
     def reachable(self) -> dict[str, tuple[float, float]]:
         """Least and greatest cost by metric that the space's width limits allow, the budget apart."""
-        return {
-            metric: (
-                float(polynomial.evaluate(self._ladder.lowest)),
-                float(polynomial.evaluate(self._ladder.highest)),
-            )
-            for metric, polynomial in self._polynomials.items()
-        }
+        least = self._widening.least()
+        return {m: (least[m], float(self._costs[m].evaluate(self._ladder.highest))) for m in self._limits}
 
     def network(self) -> dict[str, tuple[float, ...]]:
         """What is known of the layers behind each group's or stage's parameter, for strategies that learn from it.
@@ -217,7 +217,12 @@ class Projector:
 
     def _towards(self, widths: Widths, limit: float) -> Widths:
         """Feasible widths in the proportions of the given ones: these themselves, and wider where they leave room."""
-        return self._project(self._ladder.raises(widths / self._ladder.highest), limit)
+        raises = self._ladder.raises(widths / self._ladder.highest)
+        return (
+            self._widening.beyond(widths, raises, limit)
+            if self._widening.fits(widths, limit)
+            else (self._project(raises, limit))
+        )
 
     def _target(self, share: float) -> float:
         return max(self._floor, share * self._ceiling)
@@ -229,11 +234,12 @@ class Projector:
 
     def _saving(self, number: int) -> float:
         """What a channel of a group costs in the dense model, in the first budget's metric, on average."""
-        polynomial = self._first
         narrow = self._ladder.highest.copy()
         narrow[number] = self._ladder.lowest[number]
         channels = self._ladder.highest[number] - narrow[number]
-        return float(polynomial.evaluate(self._ladder.highest) - polynomial.evaluate(narrow)) / max(1, int(channels))
+        dense = float(self._first.evaluate(self._ladder.highest))
+        saved = dense - float(self._first.evaluate(narrow))
+        return max(saved, 1e-9 * dense) / max(1, int(channels))  # a latency may not fall at all
 
     def _candidate(self, widths: Widths, criteria: Sequence[str]) -> Candidate:
         return Candidate(
@@ -286,33 +292,8 @@ class Projector:
 
     def _project(self, raises: NDArray[np.int64], target: float) -> Widths:
         """The widths after as many ``raises`` (groups, in order) as target and budgets allow, shape (groups,)."""
-        metric = next(iter(self._limits))
-        limits = {**self._limits, metric: min(target, self._limits[metric])}
-        done, beyond = 0, len(raises) + 1
-        while beyond - done > 1:
-            middle = (done + beyond) // 2
-            if self._fits(self._ladder.widths(self._rungs(raises[:middle])), limits):
-                done = middle
-            else:
-                beyond = middle
-        rungs, rest = self._rungs(raises[:done]), raises[done:]
-        while len(rest):
-            group = rest[0]
-            rungs[group] += 1
-            if self._fits(self._ladder.widths(rungs), limits):
-                rest = rest[1:]
-            else:
-                # Costs grow with every width, so what does not fit now will not fit after other raises
-                # either.
-                rungs[group] -= 1
-                rest = rest[rest != group]
-        return self._ladder.widths(rungs)
-
-    def _rungs(self, raises: NDArray[np.int64]) -> NDArray[np.int64]:
-        return np.bincount(raises, minlength=len(self._names))
-
-    def _fits(self, widths: Widths, limits: Mapping[str, float]) -> bool:
-        return all(self._polynomials[metric].evaluate(widths) <= limit for metric, limit in limits.items())
+        found = self._widening.along(raises, target)
+        return self._widening.beyond(self._cheapest, raises, target) if found is None else found
 
     def _importances(self, scores: Mapping[str, torch.Tensor]) -> NDArray[np.float64]:
         """The importance of every group, shape (groups,); all ones where the groups do not differ."""
@@ -344,19 +325,28 @@ class Projector:
             if isinstance(parameter, FloatParameter) and (isinstance(value, str) or not math.isfinite(value)):
                 raise ConfigError(f"point: {parameter.name} is {value!r}; give a finite number")
 
-    def _check_reachable(self, dense_costs: Mapping[str, float]) -> None:
+    def _reached(self) -> Widths:
+        """The cheapest widths within all budgets.
+
+        Raises:
+            BudgetError: There are none.
+        """
+        found = self._widening.cheapest()
+        if found is not None:
+            return found
+        dense = {metric: float(self._costs[metric].evaluate(self._ladder.highest)) for metric in self._limits}
         problems = [
-            f"budget {metric} <= {format_quantity(self._limits[metric])} cannot be reached: the narrowest "
-            f"widths the search space allows cost {format_quantity(least)}, "
-            f"{least / dense_costs[metric]:.2%} of the dense model"
+            f"budget {metric} <= {cost_metrics[metric].show(self._limits[metric])} cannot be reached: the narrowest "
+            f"widths the search space allows cost {cost_metrics[metric].show(least)}, "
+            f"{least / dense[metric]:.2%} of the dense model"
             for metric, (least, _) in self.reachable().items()
             if least > self._limits[metric]
         ]
-        if problems:
-            raise BudgetError(
-                "\n".join(problems)
-                + "\nraise it, or let groups be narrower (min_width, max_prune_ratio, round_to, exclude)"
-            )
+        together = f"the budgets {' and '.join(self._limits)} cannot be met together by widths of equal fractions"
+        raise BudgetError(
+            "\n".join(problems or [together])
+            + "\nraise it, or let groups be narrower (min_width, max_prune_ratio, round_to, exclude)"
+        )
 
 
 def participation_ratio(scores: torch.Tensor) -> float:
@@ -365,12 +355,9 @@ def participation_ratio(scores: torch.Tensor) -> float:
     return float(values.sum() ** 2 / (len(values) * values.square().sum()))
 
 
-def _polynomials(graph: ChannelGraph, limits: Mapping[str, float]) -> dict[str, WidthPolynomial]:
-    """The polynomials of the budgeted metrics, in the budget's order."""
+def _check_known(costs: Mapping[str, CostModel], limits: Mapping[str, float]) -> None:
     if not limits:
         raise BudgetError("there is no budget to project onto; bound at least one cost, e.g. macs=0.5")
-    known = graph.polynomials
     for metric in limits:
-        if metric not in known:
-            raise BudgetError(f"budget {metric}: not a cost known before a model is built; {nearest(metric, known)}")
-    return {metric: known[metric] for metric in limits}
+        if metric not in costs:
+            raise BudgetError(f"budget {metric}: not a cost known before a model is built; {nearest(metric, costs)}")

@@ -16,6 +16,7 @@ from torch import nn
 from automl_prune.budget import Budget
 from automl_prune.calibration import Calibration, CalibrationSettings, load_or_collect
 from automl_prune.channels import ChannelGraph, prove
+from automl_prune.costs import cost_metrics
 from automl_prune.criteria import CriterionContext, is_measured, load_or_score, need_of
 from automl_prune.criteria import criteria as known_criteria
 from automl_prune.errors import ModelError
@@ -237,10 +238,9 @@ class Session:
         projector = Projector(graph, space, limits, scores)
         view.say(f"Budget: {budget.describe(graph.dense_costs)}")
         for metric, (least, most) in projector.reachable().items():
-            dense = graph.dense_costs[metric]
-            view.say(
-                f"Reachable {metric}: {least / dense:.1%} to {most / dense:.1%} of dense ({least:,.0f} to {most:,.0f})"
-            )
+            dense, show = graph.dense_costs[metric], cost_metrics[metric].show
+            span = f"{least / dense:.1%} to {most / dense:.1%} of dense ({show(least)} to {show(most)})"
+            view.say(f"Reachable {metric}: {span}")
         if findings is not None:
             dense_val, dense_test = findings.dense_val, findings.dense_test
         else:

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from automl_prune.budget import Budget, format_quantity
+from automl_prune.budget import Budget
+from automl_prune.costs import cost_metrics
 from automl_prune.errors import BudgetError
 
 DENSE = {"macs": 40e6, "params": 270_000.0}
@@ -146,7 +147,68 @@ def test_budgets_are_values() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(20_350_000, "20.35M"), (999, "999"), (1.5e9, "1.5G"), (1000, "1k"), (2e12, "2T"), (0.5, "0.5")]
+    ("metric", "value", "text"),
+    [
+        ("macs", 20_350_000, "20.35M MACs"),
+        ("macs", 999, "999 MACs"),
+        ("params", 1.5e9, "1.5G parameters"),
+        ("macs", 0.5, "0.5 MACs"),
+        ("memory", 1_250_000, "1.25 MB"),
+        ("size", 512, "512 B"),
+        ("latency", 0.00425, "4.25 ms"),
+        ("latency", 2.5, "2.5 s"),
+        ("latency", 3e-7, "0.3 µs"),
+    ],
 )
-def test_quantities_for_people(value: float, text: str) -> None:
-    assert format_quantity(value) == text
+def test_quantities_for_people(metric: str, value: float, text: str) -> None:
+    assert cost_metrics[metric].show(value) == text
+
+
+@pytest.mark.parametrize(
+    ("metric", "written", "limit"),
+    [
+        ("latency", "4ms", 0.004),
+        ("latency", "250us", 250e-6),
+        ("latency", "250 µs", 250e-6),
+        ("latency", "1.5s", 1.5),
+        ("latency", "0.5s", 0.5),
+        ("latency", 0.6, 0.6 * 0.01),
+        ("latency", "60%", 0.6 * 0.01),
+        ("memory", "2MB", 2e6),
+        ("memory", "2MiB", 2 * 2**20),
+        ("size", "500kB", 5e5),
+        ("size", "300000B", 3e5),
+        ("size", 1, 1e6),
+    ],
+)
+def test_each_metric_has_its_units(metric: str, written: Any, limit: float) -> None:
+    dense = {"latency": 0.01, "memory": 8e6, "size": 1e6}
+    assert Budget(**{metric: written}).limits(dense) == {metric: pytest.approx(limit, rel=1e-12)}
+
+
+@pytest.mark.parametrize(
+    ("metric", "written", "words"),
+    [
+        ("latency", "4MB", ["unknown suffix 'MB'", "s, ms, us", "'4ms'"]),
+        ("latency", "4M", ["unknown suffix 'M'", "'4ms'"]),
+        ("latency", 4, ["has no unit", "'4ms'"]),
+        ("memory", 20_000_000, ["has no unit", "'2MB'", "MiB"]),
+        ("memory", "2ms", ["unknown suffix 'ms'", "'2MB'"]),
+        ("size", "500kb", ["unknown suffix 'kb'", "'500kB'"]),
+        ("macs", "4ms", ["unknown suffix 'ms'", "k, K, M, G, T"]),
+        ("latency", "0ms", ["not a positive number", "'4ms'"]),
+    ],
+)
+def test_a_wrong_unit_is_refused_with_the_right_ones(metric: str, written: Any, words: list[str]) -> None:
+    with pytest.raises(BudgetError) as error:
+        Budget(**{metric: written})
+    assert f"{metric}={written!r}" in str(error.value)
+    assert all(word in str(error.value) for word in words)
+
+
+def test_describe_prints_milliseconds_and_megabytes() -> None:
+    text = Budget(latency=0.6, memory="2MB").describe({"latency": 0.01, "memory": 8e6})
+    assert text.splitlines() == [
+        "latency <= 6 ms, 60.0% of the dense model's 10 ms",
+        "memory <= 2 MB, 25.0% of the dense model's 8 MB",
+    ]

@@ -69,8 +69,8 @@ class Problem:
     def widths(self, **point: float) -> dict[str, int]:
         return self.projector().candidate({**self.point, **point}).widths
 
-    def cost(self, metric: str, widths: Mapping[str, int]) -> int:
-        return self.graph.polynomials[metric].at(widths)
+    def cost(self, metric: str, widths: Mapping[str, int]) -> float:
+        return self.graph.cost_models[metric].at(widths)
 
     @property
     def target(self) -> float:
@@ -109,7 +109,7 @@ def problems(draw: st.DrawFn) -> Problem:
     metrics = draw(st.sampled_from([("macs",), ("params",), ("macs", "params"), ("params", "macs")]))
     limits = {}
     for metric in metrics:
-        least, most = (graph.polynomials[metric].at(widths) for widths in (narrowest, graph.widths))
+        least, most = (graph.cost_models[metric].at(widths) for widths in (narrowest, graph.widths))
         limits[metric] = least + draw(st.floats(0, 1.2)) * (most - least)
     seed = draw(st.integers(0, 1000))
     rng = np.random.default_rng(seed)

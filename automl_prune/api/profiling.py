@@ -41,4 +41,4 @@ def profile(config: Config, view: View | None = None) -> Profile:
     graph = trace_and_prove(model.to(device), task, device, view or Silent())
     limits = config.load_space().limits(graph.groups)
     low, high = ({name: getattr(limit, end) for name, limit in limits.items()} for end in ("low", "high"))
-    return Profile(graph, {n: (float(p.at(low)), float(p.at(high))) for n, p in graph.polynomials.items()})
+    return Profile(graph, {n: (float(p.at(low)), float(p.at(high))) for n, p in graph.cost_models.items()})

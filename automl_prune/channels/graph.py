@@ -1,4 +1,4 @@
-"""The channel graph: a model's prunable groups, what is not prunable and why, and its costs as polynomials."""
+"""The channel graph: a model's prunable groups, what is not prunable and why, and what widths cost."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from automl_prune.channels.group import ChannelGroup, Skipped
 from automl_prune.channels.grouping import Attribute, Grouping
 from automl_prune.channels.plan import Plan
 from automl_prune.channels.trace import trace
-from automl_prune.costs import WidthPolynomial
+from automl_prune.costs import CostModel, LiveTensor, PeakMemory, WidthPolynomial
 from automl_prune.costs.polynomial import AxisLength, Term
 from automl_prune.errors import PlanError
 from automl_prune.registry import nearest
@@ -32,6 +32,7 @@ class ChannelGraph:
         terms: Multiply-accumulates per sample, a term per convolution and matrix product.
         parameter_terms: Number of parameters, a term per parameter.
         attributes: Sizes that modules hold as numbers and that follow the widths.
+        tensors: What takes memory while one sample runs; empty when that is not known.
     """
 
     groups: tuple[ChannelGroup, ...]
@@ -40,6 +41,7 @@ class ChannelGraph:
     terms: tuple[Term, ...]
     parameter_terms: tuple[Term, ...]
     attributes: tuple[Attribute, ...] = ()
+    tensors: tuple[LiveTensor, ...] = ()
 
     @classmethod
     def trace(cls, model: nn.Module, example_inputs: tuple[torch.Tensor, ...]) -> ChannelGraph:
@@ -60,6 +62,7 @@ class ChannelGraph:
             found.terms(),
             found.parameter_terms(),
             found.attributes(),
+            found.tensors(),
         )
 
     @cached_property
@@ -72,10 +75,24 @@ class ChannelGraph:
         """Number of parameters as a polynomial of the group widths."""
         return WidthPolynomial(tuple(self.widths), self.parameter_terms)
 
-    @property
-    def polynomials(self) -> dict[str, WidthPolynomial]:
-        """Every exact cost by metric name."""
-        return {"macs": self.macs, "params": self.params}
+    @cached_property
+    def cost_models(self) -> dict[str, CostModel]:
+        """Every cost that follows from the trace, exact, by metric name."""
+        found: dict[str, CostModel] = {"macs": self.macs, "params": self.params}
+        if self.tensors:
+            found["memory"] = PeakMemory(tuple(self.widths), self.tensors)
+        return found
+
+    def axis_length(self, parameter: str, axis: int) -> AxisLength:
+        """The length of an axis of a parameter or buffer as a function of the group widths."""
+        positions = {
+            group.name: member.index.shape[1]
+            for group in self.groups
+            for member in group.members
+            if (member.parameter, member.axis) == (parameter, axis)
+        }
+        prunable = sum(count * self.widths[name] for name, count in positions.items())
+        return AxisLength(self.shapes[parameter][axis] - prunable, positions)
 
     @cached_property
     def widths(self) -> dict[str, int]:
@@ -85,7 +102,7 @@ class ChannelGraph:
     @cached_property
     def dense_costs(self) -> dict[str, float]:
         """Every exact cost of the dense model, by metric name."""
-        return {name: float(polynomial.at(self.widths)) for name, polynomial in self.polynomials.items()}
+        return {name: float(cost.at(self.widths)) for name, cost in self.cost_models.items()}
 
     @cached_property
     def digest(self) -> str:
@@ -127,6 +144,7 @@ class ChannelGraph:
             attributes=tuple(
                 replace(a, sizes=tuple(_fix_length(size, fixed) for size in a.sizes)) for a in self.attributes
             ),
+            tensors=tuple(replace(tensor, bytes=_fix(tensor.bytes, fixed)) for tensor in self.tensors),
         )
 
     def without_attributes(self, group: str) -> ChannelGraph:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -13,8 +14,9 @@ from scipy.sparse import coo_array, csr_array
 from torch import nn
 
 from automl_prune.channels.group import ChannelGroup, Member, Role, Skipped
-from automl_prune.channels.provenance import IntArray, Provenance
+from automl_prune.channels.provenance import HeldTensor, IntArray, Provenance
 from automl_prune.channels.surgery import FOLLOWING, is_sizes
+from automl_prune.costs.memory import LiveTensor
 from automl_prune.costs.polynomial import AxisLength, Term
 
 
@@ -115,6 +117,13 @@ class Grouping:
     def parameter_terms(self) -> tuple[Term, ...]:
         """Number of parameters, a term per parameter."""
         return tuple(self._parameter_terms())
+
+    def tensors(self) -> tuple[LiveTensor, ...]:
+        """What takes memory while one sample runs, parameters and buffers too, in bytes, and when.
+
+        A tensor made from a size alone (``zeros``) counts as in the dense model: its labels come later, if ever.
+        """
+        return tuple(LiveTensor(self._bytes(span.what), span.first, span.last) for span in self._provenance.memory)
 
     def attributes(self) -> tuple[Attribute, ...]:
         """Numbers held by modules that equal a size which follows some channels.
@@ -237,15 +246,22 @@ class Grouping:
     # ---- sizes
 
     def _length(self, labels: IntArray) -> AxisLength:
-        """The length of an axis as a function of group widths."""
+        """The length of an axis as a function of group widths; a part of a group counts as in the dense model."""
         owners = self._group_of[self._classes[labels[labels >= 0]]]
         counts = np.bincount(owners[owners >= 0], minlength=len(self._named))
-        positions = {
-            name: int(count) // len(alike.numbers)
-            for (name, alike), count in zip(self._named.items(), counts, strict=True)
-            if count
-        }
-        return AxisLength(len(labels) - int(counts.sum()), positions)
+        constant, positions = len(labels), {}
+        for (name, alike), count in zip(self._named.items(), counts.tolist(), strict=True):
+            if count and count % len(alike.numbers) == 0:
+                positions[name] = count // len(alike.numbers)
+                constant -= count
+        return AxisLength(constant, positions)
+
+    def _bytes(self, tensor: HeldTensor) -> Term:
+        if tensor.nbytes != tensor.itemsize * math.prod(tensor.shape):  # padded, or part of something larger
+            return Term("", tensor.nbytes, ())
+        dims = tensor.labels.dims
+        rest = math.prod(size for dim, size in enumerate(tensor.shape) if dim not in dims)
+        return Term("", tensor.itemsize * rest, tuple(self._length(labels) for labels in dims.values()))
 
     def _parameter_terms(self) -> Iterator[Term]:
         labelled = {(axis.parameter, axis.axis): axis for axis in self._provenance.axes}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from automl_prune.costs import Cost
+from automl_prune.costs import Cost, cost_metrics
 from automl_prune.errors import PlanError
 
 if TYPE_CHECKING:
@@ -138,8 +138,8 @@ class Plan:
     def costs(self) -> dict[str, Cost]:
         """Exact costs of the pruned model by metric name, without building it."""
         return {
-            name: Cost(name, float(polynomial.at(self.widths)), self.graph.dense_costs[name])
-            for name, polynomial in self.graph.polynomials.items()
+            name: Cost(name, float(cost.at(self.widths)), self.graph.dense_costs[name])
+            for name, cost in self.graph.cost_models.items()
         }
 
     def explain(self) -> str:
@@ -150,7 +150,9 @@ class Plan:
             touched = ", ".join(layers[:4]) + (f" and {len(layers) - 4} more" if len(layers) > 4 else "")
             lines.append(f"{group.name:32} {len(self.kept[group.name]):5}/{group.width:<5}  {touched}")
         lines += [
-            f"{c.metric}: {c.dense:,.0f} -> {c.value:,.0f} ({100 * c.ratio:.1f} %)" for c in self.costs().values()
+            f"{c.metric}: {cost_metrics[c.metric].show(c.dense)} -> {cost_metrics[c.metric].show(c.value)} "
+            f"({100 * c.ratio:.1f} %)"
+            for c in self.costs().values()
         ]
         return "\n".join(lines)
 

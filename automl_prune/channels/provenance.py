@@ -21,6 +21,8 @@ from scipy.sparse.csgraph import connected_components
 from torch import nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from automl_prune.costs.memory import Span
+
 IntArray = NDArray[np.int64]
 NONE = -1
 """The label of a position that belongs to no channel (padding, the model's input). Channels count from 0."""
@@ -47,6 +49,16 @@ class Labels:
 
 
 UNLABELLED = Labels()
+
+
+@dataclass(frozen=True, slots=True)
+class HeldTensor:
+    """A tensor that took memory while the model ran: bytes per element, shape, labels, and bytes taken in all."""
+
+    itemsize: int
+    shape: tuple[int, ...]
+    labels: Labels
+    nbytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +114,8 @@ class Provenance:
         """Names of the modules running now, the innermost last."""
         self.counting = True
         """Whether contractions are recorded (not again when the model runs a second time)."""
+        self.memory: tuple[Span[HeldTensor], ...] = ()
+        """What took memory while the model ran in evaluation mode, and when."""
         self.claims: list[SizeClaim] = []
         self.spanned: list[IntArray] = []
         """Channels the present operator looks across; whoever runs the model empties it before each operator."""

@@ -5,14 +5,16 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from automl_prune.channels.provenance import Labels, Provenance
+from automl_prune.channels.provenance import HeldTensor, Labels, Provenance
 from automl_prune.channels.rules import Call, apply_rule
+from automl_prune.costs.memory import MemoryLog
 from automl_prune.costs.unfused import followable
 from automl_prune.errors import ModelError
 from automl_prune.seeding import seeded
@@ -61,7 +63,9 @@ def trace(model: nn.Module, example_inputs: tuple[torch.Tensor, ...]) -> Provena
     provenance = Provenance(work)
     with entering(work, provenance):
         sample = tuple(tensor[:1].clone() for tensor in example_inputs)
-        _run(work.eval(), sample, provenance, "evaluation")
+        log = MemoryLog([*work.parameters(), *work.buffers(), *sample], partial(_held, provenance))
+        _run(work.eval(), sample, provenance, "evaluation", lambda call: log.see(call.tensors, call.outputs))
+        provenance.memory = tuple(log.spans)
         provenance.counting = False
         pair = tuple(torch.cat([tensor[:1], tensor[:1]]) for tensor in example_inputs)
         _run(work.train(), pair, provenance, "training")
@@ -117,9 +121,20 @@ def labelled_run(
         return model(*inputs)
 
 
-def _run(model: nn.Module, inputs: tuple[torch.Tensor, ...], provenance: Provenance, mode: str) -> None:
+def _held(provenance: Provenance, tensor: torch.Tensor) -> HeldTensor:
+    size, shape = tensor.element_size(), tuple(tensor.shape)
+    return HeldTensor(size, shape, provenance.of(tensor), tensor.untyped_storage().nbytes())
+
+
+def _run(
+    model: nn.Module,
+    inputs: tuple[torch.Tensor, ...],
+    provenance: Provenance,
+    mode: str,
+    on_call: Callable[[Call], None] | None = None,
+) -> None:
     try:
-        outputs = labelled_run(model, inputs, provenance)
+        outputs = labelled_run(model, inputs, provenance, on_call)
     except Exception as error:
         shapes = [tuple(tensor.shape) for tensor in inputs]
         raise ModelError(

@@ -1,7 +1,11 @@
-"""What a pruned model costs: exact polynomials of its group widths, and independent counts of a built model."""
+"""What a pruned model costs: exact functions of its group widths, and independent counts of a built model."""
 
-from automl_prune.costs.base import Cost, cost_metrics
+from automl_prune.costs.base import Cost, CostModel, cost_metrics
 from automl_prune.costs.macs import count_macs, count_params
+from automl_prune.costs.memory import LiveTensor, PeakMemory, count_memory
 from automl_prune.costs.polynomial import WidthPolynomial
 
-__all__ = ["Cost", "WidthPolynomial", "cost_metrics", "count_macs", "count_params"]
+__all__ = [
+    "Cost", "CostModel", "LiveTensor", "PeakMemory", "WidthPolynomial", "cost_metrics", "count_macs", "count_memory",
+    "count_params",
+]  # fmt: skip

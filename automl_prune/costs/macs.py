@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from automl_prune.costs.modes import evaluating
 from automl_prune.costs.unfused import unfused
 
 
@@ -19,19 +20,8 @@ def count_macs(model: nn.Module, example_inputs: tuple[torch.Tensor, ...]) -> in
         model: Any module; not changed.
         example_inputs: Positional inputs whose first dimension is the batch.
     """
-    modes = [(module, module.training) for module in model.modules()]
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    model.eval()
-    for parameter in trained:  # torch's counter fails where a parameter is given to a module as its input
-        parameter.requires_grad_(False)
-    try:
-        with torch.no_grad(), unfused(), FlopCounterMode(display=False) as counter:
-            model(*example_inputs)
-    finally:
-        for module, training in modes:
-            module.training = training
-        for parameter in trained:
-            parameter.requires_grad_(True)
+    with evaluating(model), torch.no_grad(), unfused(), FlopCounterMode(display=False) as counter:
+        model(*example_inputs)
     return int(counter.get_total_flops()) // 2 // example_inputs[0].shape[0]
 
 

@@ -67,6 +67,19 @@ class WidthPolynomial:
         coefficients = np.array([term.coefficient for term in self.terms], dtype=np.int64)
         object.__setattr__(self, "_compiled", (slopes, constants, coefficients))
 
+    @property
+    def monotone(self) -> bool:
+        """True: all coefficients are positive."""
+        return True
+
+    def values(self, widths: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The exact value of every term for many vectors of widths, shape (many, groups), as shape (terms, many)."""
+        slopes, constants, coefficients = self._compiled
+        if not len(slopes):
+            return np.repeat(coefficients[:, None], len(widths), axis=1)
+        lengths = slopes @ np.asarray(widths, dtype=np.int64).T + constants[:, :, None]
+        return np.asarray(coefficients[:, None] * lengths.prod(axis=0))
+
     def evaluate(self, widths: NDArray[np.int64] | Sequence[int]) -> int:
         """The exact value for a vector of widths, shape (groups,), in the order of ``groups``."""
         slopes, constants, coefficients = self._compiled
@@ -75,11 +88,7 @@ class WidthPolynomial:
 
     def evaluate_all(self, widths: NDArray[np.int64]) -> NDArray[np.int64]:
         """The exact values for many vectors of widths, shape (many, groups), as shape (many,)."""
-        slopes, constants, coefficients = self._compiled
-        if not len(slopes):
-            return np.full(len(widths), coefficients.sum())
-        lengths = slopes @ np.asarray(widths, dtype=np.int64).T + constants[:, :, None]
-        return np.asarray(coefficients @ lengths.prod(axis=0))
+        return np.asarray(self.values(widths).sum(axis=0))
 
     def at(self, widths: Mapping[str, int]) -> int:
         """The exact value for widths by group name; every group must be named."""

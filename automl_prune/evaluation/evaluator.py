@@ -198,7 +198,8 @@ class Evaluator:
         """
         small = prune(self.model, plan)
         counted = {"macs": count_macs(small, self._example), "params": count_params(small)}
-        planned = {name: cost.value for name, cost in plan.costs().items()}
+        costs = plan.costs()
+        planned = {name: costs[name].value for name in counted}
         if counted != planned:
             raise EvaluationError(f"the pruned model has {counted}, its plan says {planned}; please report this model")
         self._repair(small, plan, on_step)

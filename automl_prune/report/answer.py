@@ -8,7 +8,7 @@ from typing import Literal
 
 from automl_prune.report.estimate import Estimate
 from automl_prune.report.table import FrontRow, completed, finalist_table, front, front_table, trial_row
-from automl_prune.report.words import comparison, cost_label, percent, plural, short
+from automl_prune.report.words import comparison, cost_label, cost_value, percent, plural
 from automl_prune.study.record import StudyContext, StudyRecord, TrialRecord
 
 Kind = Literal["finalist", "search", "closest", "nothing"]
@@ -137,7 +137,8 @@ def _headline(context: StudyContext, kind: Kind, row: FrontRow, dense: Compariso
         change = comparison(context.metric, dense.gain, "the dense model's")
         return f"Trial {row.trial} needs {size}; its {context.metric.name} is {change}."
     misses = [
-        f"{short(row.costs[name].value)} {cost_label(name)} where at most {short(limit)} are allowed"
+        f"{cost_value(name, row.costs[name].value)} {cost_label(name)} where at most {cost_value(name, limit)} "
+        "are allowed"
         for name, limit in context.limits.items()
         if name in row.costs and row.costs[name].value > limit
     ]

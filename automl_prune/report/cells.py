@@ -8,13 +8,15 @@ from automl_prune.costs import Cost
 from automl_prune.report.data import ReportData
 from automl_prune.report.markup import Cell, Row, number, table
 from automl_prune.report.table import FrontRow
-from automl_prune.report.words import cost_label, percent, plus_minus, short
+from automl_prune.report.words import cost_label, cost_value, percent, plus_minus
 
 
 def cost_cells(data: ReportData, costs: Mapping[str, Cost]) -> list[Cell]:
     """One cell per cost of the dense model, with its fraction of it."""
     found = [costs.get(name) for name in data.context.dense_costs]
-    return [number(c.value, f"{short(c.value)} ({percent(c.ratio)})") if c else number(None) for c in found]
+    return [
+        number(c.value, f"{cost_value(c.metric, c.value)} ({percent(c.ratio)})") if c else number(None) for c in found
+    ]
 
 
 def trial_cell(number: int, *, card: bool = True) -> Cell:

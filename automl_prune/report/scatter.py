@@ -15,7 +15,7 @@ from automl_prune.report.estimate import Estimate
 from automl_prune.report.figures import BLUE, GREEN, GREY, ORANGE, YELLOW, scaled, style
 from automl_prune.report.hover import safe
 from automl_prune.report.table import FINALIST_RUNG, FrontRow, search_points
-from automl_prune.report.words import cost_title, cost_unit, percent, plus_minus, short
+from automl_prune.report.words import cost_quantity, cost_title, cost_unit, cost_value, percent, plus_minus
 from automl_prune.study.record import StudyContext
 from automl_prune.tasks.base import Score
 
@@ -167,7 +167,7 @@ def _add_dense(figure: go.Figure, context: StudyContext, cost: str, score: Score
         mode="markers",
         marker={"color": GREEN, "symbol": "star", "size": 15},
         name="dense model",
-        text=[f"dense model<br>{plus_minus(context.metric, estimate)}<br>{short(value)} {safe(cost_unit(cost))}"],
+        text=[f"dense model<br>{plus_minus(context.metric, estimate)}<br>{safe(cost_quantity(cost, value))}"],
         hovertemplate="%{text}<extra></extra>",
     )
 
@@ -201,6 +201,6 @@ def _cost_figure(context: StudyContext, cost: str, score_title: str) -> go.Figur
         figure.add_vline(x=limit, line={"color": ORANGE, "width": 1.5, "dash": "dash"})
         figure.add_annotation(
             x=limit, y=0.01, yref="paper", xanchor="right", yanchor="bottom", showarrow=False,
-            text=f"budget {short(limit)} ({percent(limit / context.dense_costs[cost])})",
+            text=f"budget {cost_value(cost, limit)} ({percent(limit / context.dense_costs[cost])})",
         )  # fmt: skip
     return figure

@@ -20,6 +20,26 @@ def short(value: float) -> str:
     return f"{value:.4g}"
 
 
+def is_count(name: str) -> bool:
+    """Whether a cost is a number of things, which is written in full where there is room."""
+    return name not in cost_metrics or cost_metrics[name].counted
+
+
+def cost_value(name: str, value: float) -> str:
+    """A cost's value, with its unit where that is no count: ``20.4 M`` (multiply-accumulates), ``4.25 ms``."""
+    return short(value) if is_count(name) else cost_metrics[name].show(value)
+
+
+def cost_full(name: str, value: float) -> str:
+    """A count with all its digits; another cost like ``cost_value``."""
+    return f"{value:,.0f}" if is_count(name) else cost_value(name, value)
+
+
+def cost_quantity(name: str, value: float) -> str:
+    """A cost's value with its unit, e.g. ``20.4 M MACs`` or ``4.25 ms``."""
+    return f"{short(value)} {cost_unit(name)}".rstrip() if is_count(name) else cost_value(name, value)
+
+
 def cost_title(name: str) -> str:
     """A cost metric in words, for axes and table heads."""
     return cost_metrics[name].title if name in cost_metrics else name

@@ -10,7 +10,7 @@ from automl_prune.compression import Compressed
 from automl_prune.report.estimate import Estimate
 from automl_prune.report.sensitivity import noise
 from automl_prune.report.table import FrontRow
-from automl_prune.report.words import percent, plus_minus, signed
+from automl_prune.report.words import cost_full, percent, plus_minus, signed
 from automl_prune.sensitivity import Sensitivity
 from automl_prune.study.record import StudyContext
 from automl_prune.tasks import Metric
@@ -27,7 +27,7 @@ def compressed_as_table(result: Compressed) -> Table:
     for split in ("validation", "test"):
         table.add_column(f"{split} {metric.name}", justify="right")
     for label, row in result.rows.items():
-        costs = [f"{cost.value:,.0f} ({cost.ratio:.1%})" for cost in row.costs.values()]
+        costs = [f"{cost_full(cost.metric, cost.value)} ({cost.ratio:.1%})" for cost in row.costs.values()]
         table.add_row(label, *costs, *(plus_minus(metric, Estimate.of([value])) for value in (row.val, row.test)))
     return table
 
@@ -43,8 +43,8 @@ def front_as_table(rows: Sequence[FrontRow], context: StudyContext, title: str, 
     """
     metric = context.metric
 
-    def cost(value: float, ratio: float) -> str:
-        return percent(ratio) if narrow else f"{value:,.0f} ({ratio:.1%})"
+    def cost(metric: str, value: float, ratio: float) -> str:
+        return percent(ratio) if narrow else f"{cost_full(metric, value)} ({ratio:.1%})"
 
     table = Table(title=title, title_justify="left", caption="± half the 95 % interval", caption_justify="left")
     table.add_column("trial", no_wrap=True)
@@ -54,10 +54,10 @@ def front_as_table(rows: Sequence[FrontRow], context: StudyContext, title: str, 
     for split in ("validation", "test"):
         table.add_column(f"{split} {metric.name}", justify="right", no_wrap=True)
     for row in rows:
-        costs = [cost(row.costs[name].value, row.costs[name].ratio) for name in context.dense_costs]
+        costs = [cost(name, row.costs[name].value, row.costs[name].ratio) for name in context.dense_costs]
         scores = [plus_minus(metric, row.val), plus_minus(metric, row.test) if row.test else "not measured"]
         table.add_row(f"{row.trial}{' knee' if row.knee else ''}", row.origin, *costs, *scores)
-    costs = [cost(value, 1) for value in context.dense_costs.values()]
+    costs = [cost(name, value, 1) for name, value in context.dense_costs.items()]
     dense = [plus_minus(metric, Estimate.of([score])) for score in (context.dense_val, context.dense_test)]
     table.add_section()
     table.add_row("dense", "", *costs, *dense)

@@ -196,7 +196,7 @@ class _Run:
         return Progress(plan, slice_model(self.model, plan.slices, plan.sizes), ())
 
     def cost(self, metric: str, widths: Mapping[str, int]) -> float:
-        return float(self.graph.polynomials[metric].at(widths))
+        return float(self.graph.cost_models[metric].at(widths))
 
     def within(self, widths: Mapping[str, int], limits: Mapping[str, float]) -> bool:
         return all(self.cost(metric, widths) <= limit for metric, limit in limits.items())
@@ -224,7 +224,7 @@ class _Run:
             teacher=self.model if self.schedule.finetuning.distillation > 0 else None,
         )
         result = score(trained, self.task, "val", self.device)
-        costs = {metric: self.cost(metric, plan.widths) for metric in self.graph.polynomials}
+        costs = {metric: self.cost(metric, plan.widths) for metric in self.graph.cost_models}
         record = Cut(proposal.group, proposal.width, cut, result, costs)
         return Progress(plan, trained, (*progress.cuts, record))
 

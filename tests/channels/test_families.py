@@ -13,7 +13,7 @@ from torch import nn
 
 from automl_prune.channels import ChannelGraph, Plan, proof_error, prove, prune, slice_model
 from automl_prune.channels.proof import TOLERANCE
-from automl_prune.costs import count_macs, count_params
+from automl_prune.costs import count_macs, count_memory, count_params
 from automl_prune.errors import PlanError
 from automl_prune.seeding import seeded
 
@@ -74,16 +74,21 @@ def test_half_of_everything_equals_the_silenced_model(
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
 
 
-def test_polynomials_equal_independent_counts(
+def test_costs_equal_independent_counts(
     family: tuple[nn.Module, tuple[torch.Tensor], ChannelGraph],
 ) -> None:
     model, inputs, graph = family
-    assert graph.dense_costs == {"macs": count_macs(model, inputs), "params": count_params(model)}
+    assert graph.dense_costs == {
+        "macs": count_macs(model, inputs),
+        "params": count_params(model),
+        "memory": count_memory(model, inputs),
+    }
     plan = _half(graph)
     small = prune(model, plan)
     assert {name: cost.value for name, cost in plan.costs().items()} == {
         "macs": count_macs(small, inputs),
         "params": count_params(small),
+        "memory": count_memory(small, inputs),
     }
 
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from automl_prune.channels import ChannelGraph, proof_error, prove, prune, slice_model
-from automl_prune.costs import count_macs, count_params
+from automl_prune.costs import count_macs, count_memory, count_params
 from automl_prune.seeding import seeded
 
 SIDE = 4
@@ -367,6 +367,7 @@ def _check(program: Program, head: str) -> ChannelGraph:
     assert {name: cost.value for name, cost in plan.costs().items()} == {
         "macs": count_macs(small, inputs),
         "params": count_params(small),
+        "memory": count_memory(small, inputs),
     }
     neutral = copy.deepcopy(model)
     for module in neutral.modules():

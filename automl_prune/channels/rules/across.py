@@ -136,6 +136,9 @@ def batch_norm(p: Provenance, call: Call) -> None:
             if dim != 1:
                 p.span(others, "a norm")
     p.assign(call.outputs[0], Labels({**labels.dims, 1: array}, labels.activation))
+    for statistic in call.outputs[1:]:
+        if statistic.shape == array.shape:
+            p.assign(statistic, Labels({0: array}, labels.activation))
 
 
 @rule(aten.native_layer_norm, aten._fused_rms_norm)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from automl_prune.report.data import ReportData
 from automl_prune.report.markup import paragraph, text
 from automl_prune.report.table import FrontRow
-from automl_prune.report.words import cost_label, percent, plural, plus_minus, short, signed
+from automl_prune.report.words import cost_label, cost_value, percent, plural, plus_minus, signed
 
 
 def render(data: ReportData) -> str:
@@ -16,7 +16,11 @@ def render(data: ReportData) -> str:
         tiles = [
             (f"{context.metric.name}, {found.split}", plus_minus(context.metric, found.score), _seeds(found.row)),
             *(
-                (cost_label(name), percent(cost.ratio), f"{short(cost.value)} of {short(cost.dense)}")
+                (
+                    cost_label(name),
+                    percent(cost.ratio),
+                    f"{cost_value(name, cost.value)} of {cost_value(name, cost.dense)}",
+                )
                 for name, cost in found.row.costs.items()
             ),
         ]

@@ -7,13 +7,14 @@ from collections.abc import Mapping
 
 from automl_prune.report.data import ReportData
 from automl_prune.report.markup import Cell, Row, missing, paragraph, table, text
-from automl_prune.report.words import cost_label, percent, short
+from automl_prune.report.words import cost_label, cost_value, percent
 
 
 def render(data: ReportData) -> str:
     """Environment, configuration, budget."""
     limits = ", ".join(
-        f"{cost_label(name)} at most {short(limit)} ({percent(limit / data.context.dense_costs[name])} of dense)"
+        f"{cost_label(name)} at most {cost_value(name, limit)} "
+        f"({percent(limit / data.context.dense_costs[name])} of dense)"
         for name, limit in data.context.limits.items()
         if name in data.context.dense_costs
     )
