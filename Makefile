@@ -14,6 +14,14 @@ test: .venv/.stamp-dev
 test-faults: .venv/.stamp-dev
 	$(BIN)/python -m pytest -m faults -rP
 
+# What README, the tutorial and the how-tos tell to do, done: some minutes.
+pages: .venv/.stamp-dev
+	$(BIN)/python -m pytest -m pages
+
+# Into build/docs; a warning is an error.
+docs: .venv/.stamp-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
 lint: .venv/.stamp-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

@@ -63,8 +63,9 @@ class SearchSection(_Section):
     """How candidates are proposed, and how many.
 
     Attributes:
-        strategy: Registered name.
-        trials: In all, baselines included.
+        strategy: ``tpe``, ``gp``, ``nsga2``, ``nsga3``, ``cmaes``, ``ddpg``, ``ddpg_cost``, ``random``, or one that a
+            package has registered.
+        trials: How many candidates are evaluated, baselines included.
         patience: Trials of the search without growth of the front after which it stops early; None never does. The
             default is half the default number of trials: a short search always runs to its end. It may be changed
             when a search is resumed.
@@ -147,14 +148,30 @@ class EvaluationSection(_Section):
 
 
 class SparseSection(_Section):
-    """Strength of each penalty of sparse training, its weight in the loss; see ``training.sparse``."""
+    """Strength of each penalty of ``automl-prune train --sparse``: its weight in the loss.
+
+    Attributes:
+        bn: Of the sum of absolute BatchNorm scales.
+        kernel: Of the sum of the norms of all weights that compute a channel.
+    """
 
     bn: _Positive = 1e-3
     kernel: _Positive = 1e-3
 
 
 class TrainingSection(_Section):
-    """How the dense model is trained; see ``training.baseline.Training``. ``sparse`` is for ``train --sparse`` only."""
+    """How the dense model is trained, where it is: SGD with one cycle of the learning rate.
+
+    Attributes:
+        epochs: Passes over the training split.
+        learning_rate: Highest of the cycle.
+        momentum: Of SGD.
+        nesterov: Whether the momentum looks ahead.
+        weight_decay: L2, on all parameters.
+        warmup: Fraction of the steps in which the learning rate rises.
+        augment: Whether training images are augmented.
+        sparse: For ``train --sparse`` alone.
+    """
 
     epochs: _Count = 8
     learning_rate: _Positive = 0.1
@@ -175,13 +192,17 @@ class Config(_Section):
 
     Attributes:
         name: Of the study and its run directory; by default the name of the file's folder.
+        model: Where the dense model comes from.
         data: ``name`` of a registered task or ``factory`` (``package.module:function``), and its arguments.
-        budget: Bounds by metric, see ``Budget``.
-        space: Path of the search space.
+        budget: Upper bounds by metric, all hard; a number in (0, 1] is a fraction of the dense model. See ``Budget``.
+        space: Path of the search space, a YAML file.
+        search: How candidates are proposed.
+        evaluation: How they are judged.
+        training: How the dense model is trained.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ...
     """
 
-    name: str
+    name: str = Field(description="the folder's name")
     model: ModelSection
     data: Mapping[str, Any]
     budget: Mapping[str, Any]
