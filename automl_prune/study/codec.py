@@ -16,7 +16,7 @@ from automl_prune.costs import Cost
 from automl_prune.errors import EvaluationError, StudyError
 from automl_prune.evaluation.record import Evaluation
 from automl_prune.space import FloatParameter, Parameter
-from automl_prune.study.record import Finalist, RateSweep, StudyContext, TrialRecord, TrialState
+from automl_prune.study.record import Attempt, Finalist, RateSweep, StudyContext, TrialRecord, TrialState
 
 # User attributes of a trial.
 OWNER: Final = "owner"
@@ -110,7 +110,12 @@ def evaluation_of(trial: FrozenTrial) -> Evaluation:
 
 
 def trial_record(
-    index: int, trial: FrozenTrial, state: TrialState, attempt: int, limits: Mapping[str, float]
+    index: int,
+    trial: FrozenTrial,
+    state: TrialState,
+    attempt: int,
+    deaths: Sequence[FrozenTrial],
+    limits: Mapping[str, float],
 ) -> TrialRecord:
     """What the study knows of one point.
 
@@ -119,6 +124,7 @@ def trial_record(
         trial: The attempt that decides its state.
         state: Its state.
         attempt: Which attempt it is, from 1.
+        deaths: Attempts that were lost with their worker.
         limits: Absolute upper bound of every budgeted cost.
     """
     evaluation = evaluation_of(trial) if state == "complete" else None
@@ -135,7 +141,14 @@ def trial_record(
         finished=_aware(trial.datetime_complete) if state in ("complete", "failed") else None,
         attempt=attempt,
         reused_from=attributes.get(REUSED_FROM) if state == "complete" else None,
+        worker=_worker(trial) if state != "waiting" else None,
+        lost=tuple(Attempt(_worker(t), _aware(t.datetime_start), _aware(t.datetime_complete)) for t in deaths),
     )
+
+
+def _worker(trial: FrozenTrial) -> str | None:
+    owner = trial.user_attrs.get(OWNER)
+    return f"{owner['host']}:{owner['pid']}" if isinstance(owner, Mapping) and {"host", "pid"} <= owner.keys() else None
 
 
 def _aware(moment: datetime | None) -> datetime | None:

@@ -16,6 +16,21 @@ Point = Mapping[str, float | str]
 
 
 @dataclass(frozen=True, slots=True)
+class Attempt:
+    """An attempt at a trial that was lost with its worker.
+
+    Attributes:
+        worker: Who had it, ``host:pid``; None where it left no name.
+        started: When that worker took it.
+        noticed: When others found that it was lost, which is later than when it died.
+    """
+
+    worker: str | None
+    started: datetime | None
+    noticed: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
 class TrialRecord:
     """One trial of the search.
 
@@ -31,6 +46,8 @@ class TrialRecord:
         finished: When its result was told.
         attempt: 1, or more when earlier attempts were lost with their worker.
         reused_from: Number of the trial that had evaluated the same candidate before, when there was one.
+        worker: Who has or had it, ``host:pid``; None where nobody has taken it.
+        lost: Earlier attempts that were lost.
     """
 
     number: int
@@ -44,6 +61,8 @@ class TrialRecord:
     finished: datetime | None
     attempt: int
     reused_from: int | None = None
+    worker: str | None = None
+    lost: tuple[Attempt, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -171,7 +171,7 @@ def read_study(storage: StudyStorage, name: str | None = None) -> StudyRecord:
     trials = []
     for chain in chains[: stagnation.stop.trials] if stagnation.stop else chains:
         state: TrialState = "waiting" if chain.state == "lost" else chain.state
-        trials.append(trial_record(chain.index, chain.current, state, chain.attempt, context.limits))
+        trials.append(trial_record(chain.index, chain.current, state, chain.attempt, chain.deaths, context.limits))
     return StudyRecord(
         context, tuple(trials), decode_finalists(attributes), requested, stagnation.stop, decode_sweep(attributes)
     )

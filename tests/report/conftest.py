@@ -13,7 +13,7 @@ import pytest
 from automl_prune.candidate import Candidate, GroupChoice
 from automl_prune.costs import Cost
 from automl_prune.evaluation.record import Evaluation, RungScore
-from automl_prune.study.record import Finalist, FinalistRun, StudyContext, StudyRecord, TrialRecord
+from automl_prune.study.record import Attempt, Finalist, FinalistRun, StudyContext, StudyRecord, TrialRecord
 from automl_prune.tasks.base import Metric, Score
 
 GROUPS = (
@@ -68,7 +68,10 @@ def _trial(recipe: Recipe, number: int, rng: np.random.Generator) -> TrialRecord
     start = START + timedelta(seconds=14 * number)
     waiting = TrialRecord(
         number=number, state="waiting", origin=origin, evaluation=None, reason=None, feasible=None, started=start,
-        point={"target": target, "exponent": float(rng.normal()), "criterion": "l1"}, finished=None, attempt=1,
+        point={"target": target, "exponent": float(rng.normal()), "criterion": "l1"}, finished=None,
+        attempt=2 if number == 9 else 1,
+        worker=f"box:{100 + number % 2}",
+        lost=(Attempt("box:99", start - timedelta(seconds=30), start - timedelta(seconds=1)),) if number == 9 else (),
     )  # fmt: skip
     if recipe.fail_all or (recipe.failures and number in (17, 23)):
         reason = "the loss became NaN at step 41 of 100; lower evaluation.learning_rate (now 0.01)"

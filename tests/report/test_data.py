@@ -8,7 +8,6 @@ import pytest
 
 from automl_prune.report.data import Missing, ReportData, collect
 from automl_prune.report.sections.costs import stages
-from automl_prune.report.sections.failures import failures
 from automl_prune.report.sections.history import History, growth
 from automl_prune.study.record import StudyRecord
 
@@ -26,14 +25,6 @@ def test_every_trial_has_a_status(make_record: MakeRecord) -> None:
     assert status[12] == ("over budget", "over budget")
     assert status[17] == ("failed", None)
     assert {n for n, (_, category) in status.items() if category == "front"} == set(data.search_front.trials)
-
-
-def test_failures_are_grouped_by_reason(make_record: MakeRecord) -> None:
-    record = make_record()
-    trials = [replace(t, reason=None) if t.number == 23 else t for t in record.trials]
-    found = failures(replace(record, trials=tuple(trials)))
-    assert {failure.trials for failure in found} == {(17,), (23,)}
-    assert any("no reason recorded" in failure.reason for failure in found)
 
 
 @pytest.mark.parametrize("kind", ["over_budget", "fail_all"])

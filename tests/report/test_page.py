@@ -126,7 +126,7 @@ def test_figures_are_json_with_data(make_record: MakeRecord, tmp_path: Path) -> 
 def test_trials_table_sorts_by_full_precision(make_record: MakeRecord, tmp_path: Path) -> None:
     record = make_record()
     text, _ = built(record, tmp_path)
-    body = text[text.index('<section id="trials"') : text.index('<section id="failures"')]
+    body = text[text.index('<section id="trials"') : text.index('<section id="protected"')]
     rows = re.findall(r"<tr[^>]*><th.*?</tr>", body.split("<tbody>")[1], flags=re.DOTALL)
     assert len(rows) == len(record.trials)
     for row, trial in zip(rows, record.trials, strict=True):

@@ -29,6 +29,15 @@ def test_killed_worker_loses_nothing_and_resumes_alike(tmp_path: Path) -> None:
     record = read_study(open_storage(None, directory))
     check_exact(record, directory, 12)
     assert sorted(trial.attempt for trial in record.trials)[-3:] == [1, 2, 2]
+    for trial in record.trials:
+        assert trial.worker is not None
+        assert len(trial.lost) == trial.attempt - 1
+        for lost in trial.lost:
+            assert lost.worker not in (None, trial.worker)
+            assert lost.started is not None
+            assert lost.noticed is not None
+            assert trial.started is not None
+            assert lost.started < lost.noticed <= trial.started
     assert outcome(record) == outcome(whole)
 
 

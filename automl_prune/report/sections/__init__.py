@@ -15,7 +15,6 @@ from automl_prune.report.sections import (
     commands,
     costs,
     criteria,
-    failures,
     front,
     history,
     importance,
@@ -25,6 +24,7 @@ from automl_prune.report.sections import (
     sensitivity,
     trials,
     widths,
+    workers,
 )
 
 
@@ -46,8 +46,8 @@ ORDER = (
     Section("history", "History", history.render),
     Section("rungs", "Agreement of the rungs", rungs.render),
     Section("importance", "Parameter importance", importance.render),
+    Section("workers", "Workers and failures", workers.render),
     Section("trials", "Trials", trials.render),
-    Section("failures", "Failures", failures.render),
     Section("protected", "Protected channels", protected.render),
     Section("costs", "Costs of the search", costs.render),
     Section("provenance", "Configuration and environment", provenance.render),
