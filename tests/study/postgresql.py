@@ -26,8 +26,8 @@ def _program(name: str) -> str | None:
 class Server:
     """A running server; it listens on a socket in its own folder only."""
 
-    def __init__(self, folder: Path, user: str) -> None:
-        self.folder, self.user = folder, user
+    def __init__(self, folder: Path, user: str, settings: str) -> None:
+        self.folder, self.user, self.settings = folder, user, settings
         self._databases = count()
 
     def new_database(self) -> str:
@@ -37,7 +37,7 @@ class Server:
         return f"postgresql+psycopg://{self.user}@/{name}?host={self.folder}"
 
     def start(self) -> None:
-        options = f"{_SETTINGS} -c unix_socket_directories={self.folder}"
+        options = f"{self.settings} -c unix_socket_directories={self.folder}"
         self.run("pg_ctl", "start", "-w", "-D", "data", "-l", "log", "-o", options)
 
     def stop(self) -> None:
@@ -60,8 +60,8 @@ class Server:
 
 
 @contextmanager
-def postgresql() -> Iterator[Server]:
-    """A new, empty server; the test is skipped where PostgreSQL is not installed."""
+def postgresql(settings: str = _SETTINGS) -> Iterator[Server]:
+    """A new, empty server with command-line options; the test is skipped where PostgreSQL is not installed."""
     missing = [name for name in ("initdb", "pg_ctl", "createdb") if _program(name) is None]
     if missing:
         pytest.skip(f"PostgreSQL's {' and '.join(missing)} are not installed (Debian: apt-get install postgresql)")
@@ -70,7 +70,7 @@ def postgresql() -> Iterator[Server]:
     try:
         if os.geteuid() == 0:
             shutil.chown(folder, user, user)
-        server = Server(folder, user)
+        server = Server(folder, user, settings)
         server.run("initdb", "-D", "data", "-U", user, "--auth=trust", "--no-sync", "-E", "UTF8", "--locale=C")
         server.start()
         try:
