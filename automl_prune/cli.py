@@ -375,6 +375,8 @@ def _stop(number: int, frame: Any) -> None:
 def main() -> None:
     """Run the command line; errors the user can fix are one message and exit status 2."""
     signal.signal(signal.SIGTERM, _stop)
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # which nohup sets
+        signal.signal(signal.SIGHUP, _stop)  # the terminal or the connection was closed
     if "" not in sys.path and os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # factories of a configuration may lie where the command is run
     status = 2

@@ -24,6 +24,7 @@ def worker(
         str | None, typer.Option(help="Folder or s3://bucket/prefix of its files. [default: where the study says]")
     ] = None,
     device: Annotated[str | None, typer.Option(help="E.g. cuda:1. [default: the config's]")] = None,
+    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for a study that is not ready yet.")] = 0.0,
     trust: TrustOption = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="What differs here: --set data.root=/data/images. Repeatable.")
@@ -44,6 +45,7 @@ def worker(
         overrides=set_ or (),
         trusted=trust or (),
         device=device,
+        wait=wait,
         view=open_terminal(),
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -13,9 +14,10 @@ from automl_prune.errors import StudyError
 from automl_prune.files import tensors_digest
 from automl_prune.session import Findings, Session, choose_device
 from automl_prune.space import Space
+from automl_prune.study.directory import RunDirectory
 from automl_prune.study.invitation import Invitation, fetch, read_invitation, take_part
 from automl_prune.study.spec import Event, OnEvent
-from automl_prune.study.storage import open_storage
+from automl_prune.study.storage import StudyStorage, open_storage
 from automl_prune.view import Silent, View
 
 BASELINE = "baseline"
@@ -35,6 +37,7 @@ def join(
     number: int | None = None,
     device: str | None = None,
     requested: int | None = None,
+    wait: float = 0.0,
     on_event: OnEvent,
     view: View | None = None,
 ) -> Invitation:
@@ -51,6 +54,7 @@ def join(
         number: Of this worker among those of the study; by default one that no other process has.
         device: Instead of the configuration's.
         requested: Trials in all; by default as many as the study wants.
+        wait: Seconds to wait for a study that is not there yet, or not ready.
         on_event: Told what happens.
         view: Where progress goes.
 
@@ -65,8 +69,7 @@ def join(
     if run_dir is None and storage is None:
         raise StudyError("name the study to join: RUN_DIR, or --storage URL --study NAME")
     view = view or Silent()
-    opened = open_storage(storage, run_dir or Path())
-    invitation = read_invitation(opened, study)
+    opened, invitation = _find(run_dir, storage, study, wait, view)
     _check_versions(invitation)
     loaded = Config.of(config or invitation.context.config, overrides, source=f"the configuration of {opened.location}")
     if config is None:
@@ -88,6 +91,30 @@ def join(
         on_event=on_event,
     )
     return invitation
+
+
+def _find(
+    run_dir: Path | None, storage: str | None, study: str | None, wait: float, view: View
+) -> tuple[StudyStorage, Invitation]:
+    """The study, for which there may be a wait."""
+    deadline, waiting = time.monotonic() + wait, False
+    while True:
+        try:
+            if storage is None and run_dir is not None and not RunDirectory(run_dir).journal.is_file():
+                raise StudyError(f"{run_dir} holds no study; give the run directory of a search, or --storage URL")
+            opened = open_storage(storage, run_dir or Path())
+            try:
+                return opened, read_invitation(opened, study)
+            except BaseException:
+                opened.close()
+                raise
+        except StudyError as error:
+            if time.monotonic() >= deadline:
+                raise
+            if not waiting:
+                view.say(f"Waiting for the study: {error}")
+                waiting = True
+            time.sleep(2)
 
 
 def work(*, run_dir: str, number: int, device: str | None, say: Callable[[str], None], **options: Any) -> None:

@@ -131,6 +131,18 @@ def test_a_study_without_a_configuration_cannot_be_joined(open_study: Path) -> N
         _join(None)
 
 
+def test_a_study_that_is_not_there_yet_is_waited_for(
+    open_study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "later"
+    with pytest.raises(StudyError, match="later holds no study"):
+        _join(place)
+    assert not place.exists()
+    monkeypatch.setattr("automl_prune.joining.time.sleep", lambda seconds: open_study.rename(place))
+    with pytest.raises(StudyError, match="seed: stored 0, now 1"):  # found, and looked at
+        _join(place, wait=60, overrides=["search.seed=1"])
+
+
 @pytest.mark.parametrize(
     ("section", "value"),
     [

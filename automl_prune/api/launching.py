@@ -107,6 +107,7 @@ def worker(
     overrides: Sequence[str] = (),
     trusted: Sequence[str] = (),
     device: str | None = None,
+    wait: float = 0.0,
     view: View | None = None,
 ) -> None:
     """Join a running study from this or another machine; see ``joining.join``, and its errors."""
@@ -126,6 +127,7 @@ def worker(
             overrides=overrides,
             trusted=trusted,
             device=device,
+            wait=wait,
             on_event=on_event,
             view=view,
         )

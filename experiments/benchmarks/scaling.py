@@ -252,9 +252,7 @@ def _table(document: dict[str, Any]) -> str:
     rows = [value for key, value in document.items() if key.startswith("storage ")]
     if rows:
         lines += ["## Storage", ""]
-        lines += [
-            "| storage | workers | trials | calls | ms per trial | of the processor | share of 5 s | load |"
-        ]
+        lines += ["| storage | workers | trials | calls | ms per trial | of the processor | share of 5 s | load |"]
         lines += ["|---|---|---|---|---|---|---|---|"]
         for row in sorted(rows, key=lambda row: (STORAGES.index(row["storage"]), row["workers"])):
             lines.append(
