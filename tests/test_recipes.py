@@ -1,4 +1,4 @@
-"""The recipes of docs/cluster.md: their syntax, and that what they call exists."""
+"""The recipes of docs/how-to/cluster.md: their syntax, and that what they call exists."""
 
 from __future__ import annotations
 
