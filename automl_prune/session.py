@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -24,6 +23,7 @@ from automl_prune.evaluation.evaluator import Evaluator, Recipe
 from automl_prune.evaluation.reconstruct import unreconstructible
 from automl_prune.evaluation.score import score
 from automl_prune.files import tensors_digest
+from automl_prune.machine import cores, processor
 from automl_prune.projection import Projector
 from automl_prune.space import Space
 from automl_prune.tasks import Score, Task
@@ -55,22 +55,11 @@ def environment(device: torch.device) -> dict[str, str]:
         **found,
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "processor": _processor(),
-        "cpus": str(os.cpu_count()),
+        "processor": processor(),
+        "cpus": str(cores()),
         "threads": str(torch.get_num_threads()),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
     }
-
-
-def _processor() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            for line in file:
-                if line.startswith("model name"):
-                    return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
 
 
 @dataclass(frozen=True, slots=True)

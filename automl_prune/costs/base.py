@@ -56,11 +56,15 @@ class Cost:
         metric: Name of a registered ``CostMetric``.
         value: In the metric's unit.
         dense: The same cost of the dense model.
+        interval: Ends of the 95 % interval of a measured value; None for an exact one.
+        noisy: Why a measured value is not to be relied on; None when it is.
     """
 
     metric: str
     value: float
     dense: float
+    interval: tuple[float, float] | None = None
+    noisy: str | None = None
 
     @property
     def ratio(self) -> float:

@@ -74,8 +74,6 @@ def export_onnx(
 ) -> OnnxModel:
     """Export a model in evaluation mode and verify the file; it gets its name only if it computes the same.
 
-    Stack traces and source lines, which the exporter writes into every node, are left out of the file.
-
     Args:
         model: Not changed.
         example_inputs: Positional inputs, the batch first, better real samples than noise; the file is compared with
@@ -91,8 +89,8 @@ def export_onnx(
     if weights > _LARGEST:
         raise ExportError(f"the weights take {weights:,} bytes; one ONNX file holds at most {_LARGEST:,}")
     example = tuple(tensor.detach().cpu() for tensor in example_inputs)
-    proto = _translate(model, example)
-    _clean(proto, metadata or {})
+    proto = translate(model, example)
+    onnx.helper.set_model_props(proto, dict(metadata or {}))
     with atomic_path(path) as temporary:
         onnx.save(proto, temporary)
         differences = verify_onnx(temporary, model, example)
@@ -190,7 +188,18 @@ class _Session:
         return outputs
 
 
-def _translate(model: nn.Module, example: tuple[torch.Tensor, ...]) -> onnx.ModelProto:
+def translate(model: nn.Module, example: tuple[torch.Tensor, ...]) -> onnx.ModelProto:
+    """A model as an ONNX graph with a dynamic batch size, not yet verified.
+
+    Stack traces and source lines, which the exporter writes into every node, are left out.
+
+    Args:
+        model: On the CPU, in evaluation mode; not changed.
+        example: Its positional inputs, on the CPU, the batch first.
+
+    Raises:
+        ExportError: The model cannot be exported.
+    """
     inputs = _resized(example, 2)  # sizes 0 and 1 would be taken for constants
     with torch.no_grad():
         outputs = tree_flatten(model(*inputs))[0]
@@ -222,18 +231,19 @@ def _translate(model: nn.Module, example: tuple[torch.Tensor, ...]) -> onnx.Mode
         ) from error
     if program is None:
         raise ExportError("torch.onnx.export returned nothing; install a torch of the supported range")
-    return program.model_proto
+    return _without_notes(program.model_proto)
 
 
-def _clean(proto: onnx.ModelProto, metadata: Mapping[str, str]) -> None:
-    """Drop the exporter's notes (source lines, local paths, node histories); add our texts."""
+def _without_notes(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Drops what the exporter tells of itself: source lines, local paths, node histories."""
     graph = proto.graph
     for holder in (graph, *graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
         del holder.metadata_props[:]
     for function in proto.functions:
         for node in function.node:
             del node.metadata_props[:]
-    onnx.helper.set_model_props(proto, dict(metadata))
+    del proto.metadata_props[:]
+    return proto
 
 
 def _names(stem: str, count: int) -> list[str]:

@@ -20,6 +20,7 @@ class Fingerprint:
         cores: Processors this machine shows.
         threads: Threads a call may use; 1 on an accelerator.
         batch_size: Samples per call.
+        clock: What is counted: ``"processor time"`` of the calling thread, or ``"wall time"``.
     """
 
     runtime: str
@@ -28,6 +29,7 @@ class Fingerprint:
     cores: int
     threads: int
     batch_size: int
+    clock: str
 
     @property
     def digest(self) -> str:

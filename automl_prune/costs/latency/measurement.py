@@ -1,12 +1,14 @@
 """One measured latency: the raw samples, and what follows from them.
 
-The model and the dense one run in turns in one process, so what slows the machine down slows both. The ratio of
-neighbouring blocks is what is measured; seconds are that ratio times a reference, the dense model's seconds.
+The model and the dense one are loaded and run in turns in one process, round after round, so what slows the machine
+down slows both. The ratio within a round is what is measured; seconds are that ratio times a reference, the dense
+model's seconds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -19,11 +21,11 @@ from automl_prune.costs.latency.fingerprint import Fingerprint
 NOISY = 0.05
 """Half-width of the interval, relative to the ratio, from which on a measurement is called noisy."""
 
-LEAST_BLOCKS = 6
-"""Fewer pairs of blocks have no 95 % interval of the median."""
+LEAST_ROUNDS = 6
+"""Fewer have no 95 % interval of the median."""
 
-Blocks = tuple[tuple[float, ...], ...]
-"""Seconds per call, by block of calls."""
+Rounds = tuple[tuple[float, ...], ...]
+"""Seconds of every call, by round."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,36 +33,38 @@ class LatencyMeasurement:
     """Latency of one model beside the dense model's. Immutable; ``to_json`` and ``from_json`` are inverse.
 
     Attributes:
-        blocks: Samples of the model.
-        dense_blocks: Samples of the dense model; block i was timed right before or after block i of the model.
+        samples: Of the model, at least ``LEAST_ROUNDS`` rounds; every round loads it anew, because where it comes to
+            lie in memory changes its speed by about a per cent.
+        dense_samples: Of the dense model; round i was timed in turns with round i of the model.
         reference: Seconds per call of the dense model that ``seconds`` is meant for; one number per study, so that
             two models of it compare by their ratios whatever the machine did between them.
         fingerprint: What it was measured on.
     """
 
-    blocks: Blocks
-    dense_blocks: Blocks
+    samples: Rounds
+    dense_samples: Rounds
     reference: float
     fingerprint: Fingerprint
 
     def __post_init__(self) -> None:
-        if len(self.blocks) != len(self.dense_blocks) or not all((*self.blocks, *self.dense_blocks)):
-            raise ValueError("a latency needs equally many blocks of both models, and no empty one")
+        counts = {len(self.samples), len(self.dense_samples)}
+        if len(counts) > 1 or min(counts) < LEAST_ROUNDS or not all((*self.samples, *self.dense_samples)):
+            raise ValueError(f"a latency needs equally many rounds of both models, at least {LEAST_ROUNDS}, none empty")
 
     @property
     def ratios(self) -> tuple[float, ...]:
-        """Model to dense, one per pair of blocks; a block counts by its fastest call, since noise only adds."""
-        return tuple(min(mine) / min(dense) for mine, dense in zip(self.blocks, self.dense_blocks, strict=True))
+        """Model to dense by round; in a round the fastest call counts, since whatever disturbs one lengthens it."""
+        return ratios(self.samples, self.dense_samples)
 
     @property
     def ratio(self) -> float:
-        """Latency as a fraction of the dense model's: the median over the pairs."""
+        """Latency as a fraction of the dense model's: the median over the rounds."""
         return median(self.ratios)
 
     @property
     def interval(self) -> tuple[float, float]:
-        """95 % interval of ``ratio``."""
-        return median_interval(self.ratios)
+        """In which the ratio of a repeated measurement lies, with a probability of 95 %."""
+        return repeat_interval(self.ratios)
 
     @property
     def seconds(self) -> float:
@@ -70,20 +74,19 @@ class LatencyMeasurement:
     @property
     def noisy(self) -> str | None:
         """Why the measurement is not to be relied on; None when it is."""
-        low, high = self.interval
-        spread = (high - low) / 2 / self.ratio
+        spread = half_width(self.ratios)
         if spread <= NOISY:
             return None
         return (
-            f"its 95 % interval is ±{spread:.0%} after {len(self.blocks)} pairs of blocks; stop what else runs on "
-            "this machine, or allow more time"
+            f"a repetition may differ by ±{spread:.0%} after {len(self.samples)} rounds; stop what else runs on this "
+            "machine, or allow more time"
         )
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dictionary."""
         return {
-            "blocks": [list(block) for block in self.blocks],
-            "dense_blocks": [list(block) for block in self.dense_blocks],
+            "samples": [list(calls) for calls in self.samples],
+            "dense_samples": [list(calls) for calls in self.dense_samples],
             "reference": self.reference,
             "fingerprint": self.fingerprint.to_json(),
         }
@@ -93,8 +96,8 @@ class LatencyMeasurement:
         """Rebuild a measurement; missing or malformed entries raise ``ValueError``."""
         try:
             return cls(
-                blocks=tuple(tuple(block) for block in value["blocks"]),
-                dense_blocks=tuple(tuple(block) for block in value["dense_blocks"]),
+                samples=tuple(tuple(calls) for calls in value["samples"]),
+                dense_samples=tuple(tuple(calls) for calls in value["dense_samples"]),
                 reference=value["reference"],
                 fingerprint=Fingerprint.from_json(value["fingerprint"]),
             )
@@ -111,18 +114,39 @@ Profile = Callable[[Mapping[str, int]], Mapping[str, float]]
 OTHER = "other"
 
 
-def median_interval(values: tuple[float, ...]) -> tuple[float, float]:
+def ratios(samples: Sequence[Sequence[float]], dense: Sequence[Sequence[float]]) -> tuple[float, ...]:
+    """Fastest call of the model to the fastest of the dense model, by round."""
+    return tuple(min(mine) / min(its) for mine, its in zip(samples, dense, strict=True))
+
+
+def median_interval(values: Sequence[float]) -> tuple[float, float]:
     """The 95 % interval of the median by order statistics, whatever the distribution.
 
     Args:
-        values: At least ``LEAST_BLOCKS``, in any order.
+        values: At least ``LEAST_ROUNDS``, in any order.
 
     Returns:
         Two of the values: those at the ranks between which the median lies with a probability of at least 95 %
         (David and Nagaraja, "Order Statistics", section 7.1).
     """
-    if len(values) < LEAST_BLOCKS:
-        raise ValueError(f"{len(values)} values have no 95 % interval; at least {LEAST_BLOCKS} are needed")
+    if len(values) < LEAST_ROUNDS:
+        raise ValueError(f"{len(values)} values have no 95 % interval; at least {LEAST_ROUNDS} are needed")
     rank = int(binom.ppf(0.025, len(values), 0.5)) - 1
     ordered = np.sort(values)
     return float(ordered[rank]), float(ordered[len(values) - 1 - rank])
+
+
+def repeat_interval(values: Sequence[float]) -> tuple[float, float]:
+    """Where the median of a second sample like this one lies, with a probability of 95 %.
+
+    The second median errs as the first does, so their difference has twice the variance: the ends of
+    ``median_interval`` move away from the median by a factor of the square root of 2.
+    """
+    middle, (low, high) = median(values), median_interval(values)
+    return middle - (middle - low) * math.sqrt(2), middle + (high - middle) * math.sqrt(2)
+
+
+def half_width(values: Sequence[float]) -> float:
+    """Half the ``repeat_interval``, relative to the median."""
+    low, high = repeat_interval(values)
+    return (high - low) / 2 / median(values)
