@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from automl_prune.api import SearchResult as SearchResult
     from automl_prune.api import one_shot as one_shot
+    from automl_prune.api import retarget as retarget
     from automl_prune.api import search as search
     from automl_prune.budget import Budget as Budget
     from automl_prune.channels import ChannelGraph as ChannelGraph
@@ -30,6 +31,7 @@ _HOMES = {
     "one_shot": "automl_prune.api",
     "prove": "automl_prune.channels",
     "prune": "automl_prune.channels",
+    "retarget": "automl_prune.api",
     "search": "automl_prune.api",
 }
 

@@ -17,6 +17,7 @@ from automl_prune import cli_workers
 from automl_prune.errors import AutomlPruneError, Interrupted
 
 if TYPE_CHECKING:
+    from automl_prune.api import SearchResult
     from automl_prune.config import Config
     from automl_prune.events import JsonLines
     from automl_prune.terminal import Terminal
@@ -93,7 +94,6 @@ def search(
     Example: automl-prune search experiments/digits/config.yaml --trials 60 --workers 2
     """
     from automl_prune import api
-    from automl_prune.events import JsonLines
 
     with _watched(json=json) as view:
         loaded = _config(config, set_)
@@ -101,14 +101,22 @@ def search(
         given = tuple(name.strip() for name in devices.split(",")) if devices else ()
         team = api.Team(workers or max(1, len(given)), given, artifacts)
         result = api.search_config(loaded, where, trials=trials, storage=storage, workers=team, view=view)
-        context, verdict, report = result.record.context, api.verdict(result.record), where / "report.html"
-        if isinstance(view, JsonLines):
-            rows = [row.flat(context.metric.name) for row in result.front]
-            view.write("result", {"run_dir": str(where), "report": str(report), "verdict": verdict, "front": rows})
-            return
-        view.show_front(result.front, context)
-        view.say(verdict)
-        view.say(f"Report: {report}")
+        _show(result, view)
+
+
+def _show(result: SearchResult, view: Terminal | JsonLines) -> None:
+    """What a search has found: its front, the verdict, and where the report is."""
+    from automl_prune import api
+    from automl_prune.events import JsonLines
+
+    context, verdict, report = result.record.context, api.verdict(result.record), result.run_dir / "report.html"
+    if isinstance(view, JsonLines):
+        rows = [row.flat(context.metric.name) for row in result.front]
+        view.write("result", {"run_dir": str(result.run_dir), "report": str(report), "verdict": verdict, "front": rows})
+        return
+    view.show_front(result.front, context)
+    view.say(verdict)
+    view.say(f"Report: {report}")
 
 
 @app.command()
@@ -343,6 +351,26 @@ def export(
     view = _terminal()
     model = api.export(run_dir, trial=trial, budget=budget or [], storage=storage, trusted=trust or (), view=view)
     view.say(f"Exported: {model}")
+
+
+@app.command()
+def retarget(
+    run_dir: RunArgument,
+    budget: Annotated[list[str], typer.Option(help="The new budget, e.g. macs=0.3. Repeatable.", show_default=False)],
+    output: Annotated[Path | None, typer.Option(help="Run directory. [default: RUN_DIR/retargets/macs=0.3]")] = None,
+    storage: Annotated[str | None, typer.Option(help="Database URL of the search.")] = None,
+    json: JsonOption = False,
+    trust: cli_workers.TrustOption = None,
+) -> None:
+    """Answer a new budget from a finished search: its evaluations are reused, only the finalists are trained.
+
+    Example: automl-prune retarget runs/digits --budget macs=0.3
+    """
+    from automl_prune import api
+
+    with _watched(json=json) as view:
+        wanted, trusted = api.budget_of(budget), tuple(trust or ())
+        _show(api.retarget(run_dir, budget=wanted, output=output, storage=storage, trusted=trusted, view=view), view)
 
 
 @app.command()

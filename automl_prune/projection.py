@@ -200,6 +200,20 @@ class Projector:
         curves = self._errors(criterion, errors)
         return self._candidate(self._knapsack(curves, target), [criterion] * len(self._names))
 
+    def alike(self, candidate: Candidate, target: float = 1.0) -> Candidate:
+        """The candidate with the proportions and criteria of another one, within every budget.
+
+        Args:
+            candidate: Of the same groups, perhaps of another budget; a group that it does not name keeps all.
+            target: Share of the first budget to spend, in (0, 1].
+        """
+        default = next(iter(self._scores))
+        criteria = [c.criterion if (c := candidate.choices.get(name)) else default for name in self._names]
+        for criterion in criteria:
+            self._check_criterion(criterion)
+        widths = np.array([candidate.widths.get(name, self._dense[name]) for name in self._names], dtype=np.int64)
+        return self._candidate(self._towards(widths, self._target(target)), criteria)
+
     def _knapsack(self, curves: Sequence[NDArray[np.float64]], target: float) -> Widths:
         limit, allowed = self._target(target), self._ladder.allowed
         starts = (

@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 import torch
 
-from automl_prune.api import searching
+from automl_prune.api import running
 from automl_prune.projection import Projector
 from automl_prune.session import Session
 from automl_prune.space import ChoiceParameter, Space
@@ -32,9 +32,9 @@ def test_every_kind_at_three_costs_within_the_budget(
         assert folder == tmp_path / "sensitivity"
         return {"conv0": {8: 0.5}, "conv1": {8: 0.01}, "conv2": {6: 0.1}} if criterion == "l1" else {}
 
-    monkeypatch.setattr(searching, "known_drops", measured)
+    monkeypatch.setattr(running, "known_drops", measured)
     session = cast(Session, SimpleNamespace(projector=projector, space=space, evaluator=None, graph=graph))
-    found = searching._baselines(session, RunDirectory(tmp_path))
+    found = running.baselines_of(session, RunDirectory(tmp_path))
     kinds = [
         "uniform obs", "uniform l1", "global ranking obs", "greedy obs", "knapsack obs", "sensitivity-greedy l1",
         "sensitivity-knapsack l1",

@@ -8,13 +8,15 @@ from automl_prune.api.exporting import export
 from automl_prune.api.launching import Team, storage_proxy, worker
 from automl_prune.api.profiling import Profile, profile
 from automl_prune.api.progressing import progressive_config
-from automl_prune.api.reading import front, read, report, status, verdict
-from automl_prune.api.searching import SearchResult, search, search_config
+from automl_prune.api.reading import budget_of, front, read, report, status, verdict
+from automl_prune.api.retargeting import retarget
+from automl_prune.api.running import SearchResult
+from automl_prune.api.searching import search, search_config
 from automl_prune.api.sparsifying import sparsify
 from automl_prune.api.training import train
 
 __all__ = [
-    "Profile", "SearchResult", "Team", "export", "front", "one_shot", "one_shot_config", "profile",
-    "progressive_config", "read", "report", "search", "search_config", "sensitivity", "sparsify", "status",
+    "Profile", "SearchResult", "Team", "budget_of", "export", "front", "one_shot", "one_shot_config", "profile",
+    "progressive_config", "read", "report", "retarget", "search", "search_config", "sensitivity", "sparsify", "status",
     "storage_proxy", "train", "verdict", "worker",
 ]  # fmt: skip

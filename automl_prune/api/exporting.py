@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import yaml
-
-from automl_prune.api.reading import best_row, read, study_name, write_results
-from automl_prune.budget import Budget
+from automl_prune.api.reading import best_row, budget_of, read, study_name, write_results
 from automl_prune.config import Config, load_weights
 from automl_prune.errors import ConfigError, StudyError
 from automl_prune.finalists import export_finalist, train_finalist
@@ -86,15 +82,8 @@ def export(
 
 
 def _trial_within(record: StudyRecord, budget: Sequence[str]) -> int:
-    bounds: dict[str, Any] = {}
-    for text in budget:
-        metric, equals, value = text.partition("=")
-        if not equals:
-            raise ConfigError(f"--budget {text!r}: write it as metric=value, e.g. macs=0.4")
-        bounds[metric] = yaml.safe_load(value)
-    row = best_row(record, front_table(record), Budget.parse(bounds)) or best_row(
-        record, front_table(record, "search"), Budget.parse(bounds)
-    )
+    wanted = budget_of(budget)
+    row = best_row(record, front_table(record), wanted) or best_row(record, front_table(record, "search"), wanted)
     if row is None:
         raise StudyError(f"no model of this study is within {', '.join(budget)}; see 'automl-prune front'")
     return row.trial

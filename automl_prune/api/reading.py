@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from automl_prune.budget import Budget
-from automl_prune.errors import StudyError
+from automl_prune.errors import ConfigError, StudyError
 from automl_prune.report import FrontRow, build_report, front_table, write_front
 from automl_prune.report.answer import answer
 from automl_prune.report.table import completed
@@ -151,6 +153,17 @@ def best_row(record: StudyRecord, rows: Sequence[FrontRow], budget: Budget | Non
     sign = 1 if record.context.metric.higher_is_better else -1
     fitting = [row for row in rows if all(row.costs[metric].value <= limit for metric, limit in limits.items())]
     return max(fitting, key=lambda row: sign * row.val.value, default=None)
+
+
+def budget_of(words: Sequence[str]) -> Budget:
+    """The budget of the command line's ``"macs=0.4"`` each; a malformed one raises ``ConfigError``."""
+    bounds: dict[str, Any] = {}
+    for text in words:
+        metric, equals, value = text.partition("=")
+        if not equals:
+            raise ConfigError(f"--budget {text!r}: write it as metric=value, e.g. macs=0.4")
+        bounds[metric] = yaml.safe_load(value)
+    return Budget.parse(bounds)
 
 
 def study_name(directory: RunDirectory, storage: str | None) -> str:

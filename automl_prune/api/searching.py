@@ -2,60 +2,29 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from automl_prune.api.launching import Team, open_to_workers, run_workers
-from automl_prune.api.reading import best_row, study_name, write_results
-from automl_prune.api.watching import Watcher
+from automl_prune.api.reading import study_name
+from automl_prune.api.running import SearchResult, conclude, run, study_spec
 from automl_prune.budget import Budget
-from automl_prune.candidate import Candidate
 from automl_prune.config import Config, EvaluationSection, redacted
 from automl_prune.dense import load_or_train
-from automl_prune.errors import ConfigError, StudyError
+from automl_prune.errors import ConfigError
 from automl_prune.files import save_tensors, write_text
-from automl_prune.finalists import choose, export_finalist, train_finalist
-from automl_prune.joining import in_words
-from automl_prune.learning_rate import finalist_recipe
-from automl_prune.report import FrontRow, front_table
-from automl_prune.sensitivity import known_drops
-from automl_prune.session import Session, choose_device, environment
+from automl_prune.session import Session, choose_device
 from automl_prune.space import Space
-from automl_prune.study.baselines import Baseline, Make, at_several_costs
 from automl_prune.study.directory import RunDirectory
-from automl_prune.study.record import Point, StudyContext, StudyRecord
-from automl_prune.study.runner import read_study, run_study, start_study
-from automl_prune.study.spec import Event, StudySpec
-from automl_prune.study.storage import StudyStorage, open_storage
+from automl_prune.study.runner import read_study, start_study
+from automl_prune.study.storage import open_storage
 from automl_prune.tasks import Task
 from automl_prune.view import Silent, View
-from automl_prune.width_errors import errors_of_drops
 from automl_prune.yaml_file import to_yaml
-
-
-@dataclass(frozen=True, slots=True)
-class SearchResult:
-    """What a search leaves.
-
-    Attributes:
-        record: The whole study.
-        front: The finalists' front, in ascending order of cost.
-        run_dir: Where the models, the front and the report lie.
-    """
-
-    record: StudyRecord
-    front: tuple[FrontRow, ...]
-    run_dir: Path
-
-    def best(self, **budget: float | str) -> FrontRow | None:
-        """The row with the best validation score within a budget, e.g. ``best(macs=0.4)``; None if there is none."""
-        return best_row(self.record, self.front, Budget(**budget) if budget else None)
 
 
 def search(
@@ -132,7 +101,8 @@ def search(
     name = study_name(directory, storage)
     recorded = redacted(dict(config or {}))
     spec = replace(
-        _spec(session, evaluation, identity, name, directory, recorded, strategy=strategy, seed=seed, trials=n_trials),
+        study_spec(session, evaluation, identity, name, directory, recorded, strategy=strategy, seed=seed),
+        requested=n_trials,
         patience=patience,
     )
     if recorded:
@@ -142,19 +112,10 @@ def search(
         run_workers(launcher, spec, opened, view, url=storage, run_dir=directory.path, config=config)
         record = read_study(opened, name)
     else:
-        record = _run(session, spec, opened, view)
+        record = run(session, spec, opened, view)
     if record.stop is not None:
         view.say(record.stop.sentence(record.requested))
-    rebuild = factory or partial(copy.deepcopy, session.model.cpu())
-    session.model.to(place)
-    chosen = choose(record, evaluation.finalists)
-    for trial in chosen:
-        finetuning = finalist_recipe(evaluation, session, opened, record, chosen[0], directory, name, view=view)
-        train_finalist(session, opened, record, trial, finetuning, evaluation.seeds, directory, name, view=view)
-        record = read_study(opened, name)
-        export_finalist(session, record, trial, finetuning, rebuild, directory, view=view)
-    write_results(record, directory)
-    return SearchResult(record, tuple(front_table(record)), directory.path)
+    return conclude(session, evaluation, opened, name, directory, record, factory, view=view)
 
 
 def search_config(
@@ -190,102 +151,3 @@ def search_config(
         workers=workers,
         view=view,
     )
-
-
-def _spec(
-    session: Session,
-    evaluation: EvaluationSection,
-    identity: Mapping[str, Any],
-    name: str,
-    directory: RunDirectory,
-    config: Mapping[str, Any],
-    *,
-    strategy: str,
-    seed: int,
-    trials: int,
-) -> StudySpec:
-    graph, projector = session.graph, session.projector
-    context = StudyContext(
-        name=directory.path.resolve().name,
-        config=config,
-        metric=session.task.metric,
-        cost=next(iter(session.limits)),
-        limits=session.limits,
-        dense_costs=graph.dense_costs,
-        dense_val=session.dense_val,
-        dense_test=session.dense_test,
-        group_widths=graph.widths,
-        skipped=tuple((s.name, s.width, s.reason) for s in graph.skipped),
-        environment=environment(session.device),
-    )
-    return StudySpec(
-        name=name,
-        context=context,
-        identity=identity,
-        parameters=projector.parameters,
-        strategy=strategy,
-        seed=seed,
-        requested=trials,
-        baselines=_baselines(session, directory),
-        attempts=evaluation.attempts,
-        device=str(session.device),
-        promotion=evaluation.promotion(),
-        network=projector.network(),
-    )
-
-
-def _baselines(session: Session, directory: RunDirectory) -> tuple[Baseline, ...]:
-    """What the search has to beat.
-
-    Uniform widths by every criterion; by the first one widths by global ranking, and greedy and knapsack ones over
-    the errors of its scores; where ``automl-prune sensitivity`` has measured a criterion in this run directory,
-    greedy and knapsack widths over the measured drops too.
-    """
-    projector, first = session.projector, session.space.criteria[0]
-
-    def kind(propose: Callable[[str, float], Candidate], criterion: str) -> Make:
-        def make(share: float) -> tuple[Point, Candidate | None]:
-            candidate = propose(criterion, share)
-            point = projector.point_near(candidate, share)
-            return point, None if projector.candidate(point) == candidate else candidate
-
-        return make
-
-    kinds = {f"uniform {criterion}": kind(projector.uniform, criterion) for criterion in session.space.criteria}
-    for name, propose in (
-        ("global ranking", projector.ranked),
-        ("greedy", projector.greedy),
-        ("knapsack", projector.knapsack),
-    ):
-        kinds[f"{name} {first}"] = kind(propose, first)
-    for criterion in session.space.criteria:
-        drops = known_drops(session.evaluator, criterion, directory.sensitivity)
-        if drops:
-            errors = errors_of_drops(drops, session.graph.widths)
-            kinds[f"sensitivity-greedy {criterion}"] = kind(partial(projector.greedy, errors=errors), criterion)
-            kinds[f"sensitivity-knapsack {criterion}"] = kind(partial(projector.knapsack, errors=errors), criterion)
-    return at_several_costs(kinds, lowest=session.space.target_cost)
-
-
-def _run(session: Session, spec: StudySpec, storage: StudyStorage, view: View) -> StudyRecord:
-    with view.stage("Searching") as stage:
-        watcher = Watcher(view, stage, _earlier(storage, spec.name))
-
-        def on_event(event: Event) -> None:
-            if said := in_words(event):
-                view.say(said)
-            if event.kind in ("complete", "reused", "failed"):
-                watcher.look(read_study(storage, spec.name))
-
-        evaluator = session.evaluator
-        return run_study(
-            spec, storage, session.projector.candidate, evaluator.evaluate, on_event, identify=evaluator.digest
-        )
-
-
-def _earlier(storage: StudyStorage, name: str) -> StudyRecord | None:
-    """What earlier sessions left; None when there is nothing yet."""
-    try:
-        return read_study(storage, name)
-    except StudyError:  # whatever else is wrong, running it will say
-        return None

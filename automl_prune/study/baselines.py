@@ -17,18 +17,26 @@ class Baseline:
     """A point to be evaluated before the search proposes any.
 
     Attributes:
-        origin: What it is, e.g. ``"uniform l1"``; unique in a study.
+        origin: What it is, e.g. ``"uniform l1"``; unique in a study, unless ``source`` is.
         point: Values of the space's parameters.
         candidate: What is evaluated where the space has no point that gives it; ``point`` is then one near it, and
             strategies are not shown the trial.
+        source: Where a point comes from that an earlier search has found, unique in a study; its origin is then
+            ``"search"`` and it is no baseline to be beaten.
     """
 
     origin: str
     point: Point
     candidate: Candidate | None = None
+    source: str = ""
+
+    @property
+    def name(self) -> str:
+        """What tells it apart in a study."""
+        return self.source or self.origin
 
     def __post_init__(self) -> None:
-        if self.origin == SEARCH:
+        if self.origin == SEARCH and not self.source:
             raise StudyError(f"a baseline cannot be called {SEARCH!r}: that is what the strategy's points are called")
 
 

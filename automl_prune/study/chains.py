@@ -23,6 +23,7 @@ from automl_prune.study.codec import (
     RETRY_OF,
     ROOT,
     SEARCH,
+    SOURCE,
     template,
 )
 
@@ -83,8 +84,7 @@ class Chain:
             ROOT: self.attempts[0].number,
             RETRY_OF: lost.number,
         }
-        if CANDIDATE in lost.user_attrs:
-            attributes[CANDIDATE] = lost.user_attrs[CANDIDATE]
+        attributes |= {key: lost.user_attrs[key] for key in (CANDIDATE, SOURCE) if key in lost.user_attrs}
         return template(OptunaState.WAITING, lost.params, lost.distributions, attributes)
 
 
@@ -98,9 +98,9 @@ def chains_of(trials: Sequence[FrozenTrial]) -> tuple[Chain, ...]:
 
 
 def _key(trial: FrozenTrial) -> str | int:
-    # A baseline is known by what it is, so that two processes that start one study enqueue it once in effect.
-    origin = str(trial.user_attrs.get(ORIGIN, SEARCH))
-    return origin if origin != SEARCH else int(trial.user_attrs.get(ROOT, trial.number))
+    # A given point is known by what it is, so that two processes that start one study enqueue it once in effect.
+    name = str(trial.user_attrs.get(SOURCE, trial.user_attrs.get(ORIGIN, SEARCH)))
+    return name if name != SEARCH else int(trial.user_attrs.get(ROOT, trial.number))
 
 
 def _state_of(trial: FrozenTrial) -> ChainState:

@@ -23,6 +23,7 @@ OWNER: Final = "owner"
 BEAT: Final = "beat"
 ORIGIN: Final = "origin"
 CANDIDATE: Final = "candidate"
+SOURCE: Final = "source"
 ROOT: Final = "root"
 RETRY_OF: Final = "retry_of"
 REASON: Final = "reason"
@@ -143,6 +144,7 @@ def trial_record(
         reused_from=attributes.get(REUSED_FROM) if state == "complete" else None,
         worker=_worker(trial) if state != "waiting" else None,
         lost=tuple(Attempt(_worker(t), _aware(t.datetime_start), _aware(t.datetime_complete)) for t in deaths),
+        source=attributes.get(SOURCE),
     )
 
 

@@ -48,6 +48,7 @@ class TrialRecord:
         reused_from: Number of the trial that had evaluated the same candidate before, when there was one.
         worker: Who has or had it, ``host:pid``; None where nobody has taken it.
         lost: Earlier attempts that were lost.
+        source: Where its point comes from when an earlier study gave it, in words.
     """
 
     number: int
@@ -63,6 +64,7 @@ class TrialRecord:
     reused_from: int | None = None
     worker: str | None = None
     lost: tuple[Attempt, ...] = ()
+    source: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from automl_prune.study.codec import (
     ORIGIN,
     PATIENCE,
     REQUESTED,
+    SOURCE,
     SWEEP,
     decode_context,
     decode_finalists,
@@ -107,12 +108,14 @@ def start_study(spec: StudySpec, storage: StudyStorage) -> Ledger:
 
 def _enqueue_baselines(spec: StudySpec, ledger: Ledger) -> None:
     space = distributions(spec.parameters)
-    known = {trial.user_attrs.get(ORIGIN) for trial in ledger.trials()}
-    for baseline in affordable(spec.baselines, spec.requested):
-        if baseline.origin in known:
+    known = {trial.user_attrs.get(SOURCE, trial.user_attrs.get(ORIGIN)) for trial in ledger.trials()}
+    for baseline in affordable(spec.baselines, spec.requested) if spec.searches else spec.baselines:
+        if baseline.name in known:
             continue
         try:
             attributes: dict[str, Any] = {ORIGIN: baseline.origin}
+            if baseline.source:
+                attributes[SOURCE] = baseline.source
             if baseline.candidate is not None:
                 attributes[CANDIDATE] = baseline.candidate.to_json()
             ledger.enqueue(template(OptunaState.WAITING, baseline.point, space, attributes))

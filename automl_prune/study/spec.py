@@ -42,6 +42,7 @@ class StudySpec:
         seed: Of everything random.
         requested: How many trials are to be finished in all, this run's and earlier ones.
         baselines: Evaluated first, as many as leave half of the trials to the search.
+        searches: Whether a strategy proposes points; without one all baselines are evaluated, and they alone.
         worker: Number of this worker among those of the study; it varies what the strategy proposes, so that
             two workers that ask at one moment get different points.
         device: What this worker computes on, for those who ask.
@@ -62,6 +63,7 @@ class StudySpec:
     seed: int
     requested: int
     baselines: tuple[Baseline, ...] = ()
+    searches: bool = True
     worker: int = 0
     device: str = ""
     lease: float = 60.0

@@ -21,7 +21,13 @@ def planted(trials: int, *, higher_is_better: bool = True) -> StudyRecord:
         a, b = (float(rng.uniform()) for _ in range(2))
         rungs = (replace(trial.evaluation.rungs[0], score=Score(a if higher_is_better else -a, 100)),)
         costs = {"macs": Cost("macs", 1 + b, 2.0)}
-        point = {"a": a, "b": b, "idle": float(rng.uniform()), "same": 3.0, "word": str(rng.choice(["x", "y"]))}
+        point: dict[str, float | str] = {
+            "a": a,
+            "b": b,
+            "idle": float(rng.uniform()),
+            "same": 3.0,
+            "word": str(rng.choice(["x", "y"])),
+        }
         found.append(replace(trial, point=point, evaluation=replace(trial.evaluation, rungs=rungs, costs=costs)))
     metric = replace(record.context.metric, higher_is_better=higher_is_better)
     return replace(record, trials=tuple(found), context=replace(record.context, metric=metric))

@@ -31,7 +31,7 @@ def render(data: ReportData) -> str:
 def _trial(data: ReportData, row: TrialRow, rungs: Iterable[int]) -> Row:
     trial, metric = row.trial, data.context.metric
     evaluation = trial.evaluation
-    remark = trial.reason or (f"attempt {trial.attempt}" if trial.attempt > 1 else "")
+    remark = trial.reason or (f"attempt {trial.attempt}" if trial.attempt > 1 else trial.source or "")
     scores = {rung.rung: rung.score.value for rung in evaluation.rungs} if evaluation else {}
     cells = [
         trial_cell(trial.number, card=evaluation is not None), Cell(row.status), Cell(trial.origin),

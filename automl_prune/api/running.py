@@ -1,0 +1,202 @@
+"""What every search does, wherever its points come from: a study with baselines, then finalists, then results."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from automl_prune.api.reading import best_row, write_results
+from automl_prune.api.watching import Watcher
+from automl_prune.budget import Budget
+from automl_prune.candidate import Candidate
+from automl_prune.config import EvaluationSection
+from automl_prune.errors import StudyError
+from automl_prune.finalists import choose, export_finalist, train_finalist
+from automl_prune.joining import in_words
+from automl_prune.learning_rate import finalist_recipe
+from automl_prune.report import FrontRow, front_table
+from automl_prune.sensitivity import known_drops
+from automl_prune.session import Session, environment
+from automl_prune.study.baselines import Baseline, Make, at_several_costs
+from automl_prune.study.directory import RunDirectory
+from automl_prune.study.record import Point, StudyContext, StudyRecord
+from automl_prune.study.runner import read_study, run_study
+from automl_prune.study.spec import Evaluate, Event, StudySpec
+from automl_prune.study.storage import StudyStorage
+from automl_prune.view import View
+from automl_prune.width_errors import errors_of_drops
+
+
+@dataclass(frozen=True, slots=True)
+class SearchResult:
+    """What a search leaves.
+
+    Attributes:
+        record: The whole study.
+        front: The finalists' front, in ascending order of cost.
+        run_dir: Where the models, the front and the report lie.
+    """
+
+    record: StudyRecord
+    front: tuple[FrontRow, ...]
+    run_dir: Path
+
+    def best(self, **budget: float | str) -> FrontRow | None:
+        """The row with the best validation score within a budget, e.g. ``best(macs=0.4)``; None if there is none."""
+        return best_row(self.record, self.front, Budget(**budget) if budget else None)
+
+
+def study_spec(
+    session: Session,
+    evaluation: EvaluationSection,
+    identity: Mapping[str, Any],
+    name: str,
+    directory: RunDirectory,
+    config: Mapping[str, Any],
+    *,
+    strategy: str,
+    seed: int,
+) -> StudySpec:
+    """What a study of a session is asked to do, with the baselines that it has to beat and no trials yet."""
+    graph, projector = session.graph, session.projector
+    context = StudyContext(
+        name=directory.path.resolve().name,
+        config=config,
+        metric=session.task.metric,
+        cost=next(iter(session.limits)),
+        limits=session.limits,
+        dense_costs=graph.dense_costs,
+        dense_val=session.dense_val,
+        dense_test=session.dense_test,
+        group_widths=graph.widths,
+        skipped=tuple((s.name, s.width, s.reason) for s in graph.skipped),
+        environment=environment(session.device),
+    )
+    return StudySpec(
+        name=name,
+        context=context,
+        identity=identity,
+        parameters=projector.parameters,
+        strategy=strategy,
+        seed=seed,
+        requested=0,
+        baselines=baselines_of(session, directory),
+        attempts=evaluation.attempts,
+        device=str(session.device),
+        promotion=evaluation.promotion(),
+        network=projector.network(),
+    )
+
+
+def baselines_of(session: Session, directory: RunDirectory, levels: int = 3) -> tuple[Baseline, ...]:
+    """What the search has to beat, at so many costs from the whole budget down.
+
+    Uniform widths by every criterion; by the first one widths by global ranking, and greedy and knapsack ones over
+    the errors of its scores; where ``automl-prune sensitivity`` has measured a criterion in this run directory,
+    greedy and knapsack widths over the measured drops too.
+    """
+    projector, first = session.projector, session.space.criteria[0]
+
+    def kind(propose: Callable[[str, float], Candidate], criterion: str) -> Make:
+        def make(share: float) -> tuple[Point, Candidate | None]:
+            candidate = propose(criterion, share)
+            point = projector.point_near(candidate, share)
+            return point, None if projector.candidate(point) == candidate else candidate
+
+        return make
+
+    kinds = {f"uniform {criterion}": kind(projector.uniform, criterion) for criterion in session.space.criteria}
+    for name, propose in (
+        ("global ranking", projector.ranked),
+        ("greedy", projector.greedy),
+        ("knapsack", projector.knapsack),
+    ):
+        kinds[f"{name} {first}"] = kind(propose, first)
+    for criterion in session.space.criteria:
+        drops = known_drops(session.evaluator, criterion, directory.sensitivity)
+        if drops:
+            errors = errors_of_drops(drops, session.graph.widths)
+            kinds[f"sensitivity-greedy {criterion}"] = kind(partial(projector.greedy, errors=errors), criterion)
+            kinds[f"sensitivity-knapsack {criterion}"] = kind(partial(projector.knapsack, errors=errors), criterion)
+    return at_several_costs(kinds, lowest=session.space.target_cost, levels=levels)
+
+
+def run(
+    session: Session, spec: StudySpec, storage: StudyStorage, view: View, evaluate: Evaluate | None = None
+) -> StudyRecord:
+    """Run a study in this process until its trials are finished.
+
+    Args:
+        session: Of the study.
+        spec: Of the study.
+        storage: Where it lives.
+        view: Where progress goes.
+        evaluate: Evaluates a candidate; by default the session's evaluator does.
+    """
+    with view.stage("Searching") as stage:
+        watcher = Watcher(view, stage, _earlier(storage, spec.name))
+
+        def on_event(event: Event) -> None:
+            if said := in_words(event):
+                view.say(said)
+            if event.kind in ("complete", "reused", "failed"):
+                watcher.look(read_study(storage, spec.name))
+
+        evaluator = session.evaluator
+        return run_study(
+            spec,
+            storage,
+            session.projector.candidate,
+            evaluate or evaluator.evaluate,
+            on_event,
+            identify=evaluator.digest,
+        )
+
+
+def _earlier(storage: StudyStorage, name: str) -> StudyRecord | None:
+    """What earlier sessions left; None when there is nothing yet."""
+    try:
+        return read_study(storage, name)
+    except StudyError:  # whatever else is wrong, running it will say
+        return None
+
+
+def conclude(
+    session: Session,
+    evaluation: EvaluationSection,
+    storage: StudyStorage,
+    study: str,
+    directory: RunDirectory,
+    record: StudyRecord,
+    factory: Callable[[], nn.Module] | None = None,
+    *,
+    view: View,
+) -> SearchResult:
+    """Fine-tune and export the finalists of a search, write its front and its report.
+
+    Args:
+        session: Of the study.
+        evaluation: How finalists are judged.
+        storage: Where the study lives.
+        study: Its name there.
+        directory: Where everything is written.
+        record: The study as read.
+        factory: Builds the dense model anew; by default copies it.
+        view: Where progress goes.
+    """
+    rebuild = factory or partial(copy.deepcopy, session.model.cpu())
+    session.model.to(session.device)
+    chosen = choose(record, evaluation.finalists)
+    for trial in chosen:
+        finetuning = finalist_recipe(evaluation, session, storage, record, chosen[0], directory, study, view=view)
+        train_finalist(session, storage, record, trial, finetuning, evaluation.seeds, directory, study, view=view)
+        record = read_study(storage, study)
+        export_finalist(session, record, trial, finetuning, rebuild, directory, view=view)
+    write_results(record, directory)
+    return SearchResult(record, tuple(front_table(record)), directory.path)

@@ -1,0 +1,125 @@
+"""A new budget is answered from a search that is done: little is evaluated, nothing is over the new budget."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+import automl_prune as ap
+from automl_prune import api
+from automl_prune.config import Config
+from automl_prune.errors import BudgetError, ConfigError, StudyError
+from automl_prune.evaluation import Evaluator
+from automl_prune.report.table import completed
+from automl_prune.study.directory import RunDirectory
+from automl_prune.view import Silent, Stage
+
+DIGITS = Path(__file__).parents[2] / "experiments" / "digits" / "config.yaml"
+SHORT = (
+    "training.epochs=1",
+    "evaluation.calibration_samples=64",
+    "evaluation.finetune_steps=2",
+    "evaluation.learning_rate=0.01",
+    "evaluation.finalists=1",
+    "evaluation.finetune_epochs=0.1",
+    "evaluation.seeds=1",
+    "device=cpu",
+)
+
+
+class Listener(Silent):
+    def __init__(self) -> None:
+        self.said: list[str] = []
+        self.stages: list[str] = []
+
+    def say(self, message: str) -> None:
+        self.said.append(message)
+
+    @contextmanager
+    def stage(self, title: str) -> Iterator[Stage]:
+        self.stages.append(title)
+        yield lambda done, total, note="": None
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> api.SearchResult:
+    directory = tmp_path_factory.mktemp("retarget") / "run"
+    return api.search_config(Config.load(DIGITS, SHORT), directory, trials=10)
+
+
+def test_a_tighter_budget_is_answered_with_what_is_there(
+    searched: api.SearchResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluated: list[str] = []
+    original = Evaluator.evaluate
+
+    def counting(self: Evaluator, candidate: ap.candidate.Candidate, *args: object) -> object:  # type: ignore[name-defined]
+        evaluated.append(self.digest(candidate))
+        return original(self, candidate, *args)
+
+    monkeypatch.setattr(Evaluator, "evaluate", counting)
+    view = Listener()
+    result = ap.retarget(searched.run_dir, budget=ap.Budget(macs=0.3), view=view)
+    record, limit = result.record, 0.3 * searched.record.context.dense_costs["macs"]
+    assert result.run_dir == searched.run_dir / "retargets" / "macs=0.3"
+    assert record.finished
+    assert all(e.costs["macs"].value <= limit for _, e in completed(record))
+    assert result.front
+    assert all(row.costs["macs"].value <= limit and row.test for row in result.front)
+    before = {e.plan_digest: e for _, e in completed(searched.record)}
+    taken = [e for _, e in completed(record) if e.seconds == 0]
+    assert taken
+    assert all(e.rungs[0].score == before[e.plan_digest].rungs[0].score for e in taken)
+    assert len(evaluated) == len(set(evaluated)) == len(record.trials) - len(taken)
+    assert f"{len(taken)} evaluations reused from {searched.run_dir}, {len(evaluated)} new" in view.said
+    assert not {"Calibrating", "Proving channel groups", "Scoring the dense model"} & set(view.stages)
+    origins = {trial.origin for trial in record.trials}
+    assert {"uniform obs", "search"} <= origins
+    sources = {trial.source for trial in record.trials if trial.source}
+    assert any(source.startswith("proportions of trial") for source in sources)
+    assert any(record.trials[f.trial].origin != "search" for f in record.finalists), "the answer has its baseline"
+    text = (result.run_dir / "report.html").read_text()
+    assert "of the search" in text
+    evaluated.clear()
+    again = ap.retarget(searched.run_dir, budget=ap.Budget(macs=0.3))
+    assert (again.record, evaluated) == (record, [])
+    assert "finished" in api.status(result.run_dir).in_words()
+    assert api.front(result.run_dir)[1] == list(result.front)
+    exported = api.export(result.run_dir, trial=result.front[0].trial)
+    assert exported in [path for _, path in RunDirectory(result.run_dir).exported()]
+
+
+def test_a_looser_budget_and_another_cost(searched: api.SearchResult, tmp_path: Path) -> None:
+    result = ap.retarget(searched.run_dir, budget=ap.Budget(params=0.6, macs="70%"), output=tmp_path / "loose")
+    limits = result.record.context.limits
+    assert list(limits) == ["params", "macs"]
+    assert result.record.context.cost == "params"
+    assert all(e.costs[metric].value <= limits[metric] for _, e in completed(result.record) for metric in limits)
+    dearest = max(e.costs["macs"].value for _, e in completed(result.record))
+    assert dearest > searched.record.context.limits["macs"], "the room that is new is used"
+    assert any(e.seconds == 0 for _, e in completed(result.record))
+
+
+def test_what_cannot_be_answered_says_why(searched: api.SearchResult, tmp_path: Path) -> None:
+    with pytest.raises(BudgetError, match="reach"):
+        ap.retarget(searched.run_dir, budget=ap.Budget(macs=0.0001))
+    with pytest.raises(ConfigError, match=r"config.yaml is missing.*from Python"):
+        ap.retarget(tmp_path, budget=ap.Budget(macs=0.3))
+    shutil.copy(searched.run_dir / "config.yaml", tmp_path)
+    with pytest.raises(StudyError, match="holds no study"):
+        ap.retarget(tmp_path, budget=ap.Budget(macs=0.3))
+
+
+def test_a_search_without_a_completed_trial_has_no_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Evaluator, "evaluate", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        api.search_config(Config.load(DIGITS, SHORT), tmp_path, trials=4)
+    with pytest.raises(StudyError, match="no completed trial"):
+        ap.retarget(tmp_path, budget=ap.Budget(macs=0.3))
