@@ -4,8 +4,8 @@
 
 A study is run as the search runs it, in a journal file: strategy, projection onto the budget, identity of the plan,
 promotion, records, leases. Only the evaluation is made up from the plan's widths. Beside it, in the same process, rung
-0 of the committed ResNet-20 is evaluated for real: a trial's overhead is given as a share of that. Processor time counts,
-because wall time on a shared machine is mostly the others'. A result is stored as soon as it is there, in
+0 of the committed ResNet-20 is evaluated for real: a trial's overhead is given as a share of that. Processor time is
+counted, because wall time on a shared machine is mostly the others'. A result is stored as soon as it is there, in
 ``results/overhead.json`` and ``results/overhead.md``; the script goes on where it stopped.
 """
 

@@ -11,9 +11,11 @@ import pytest
 
 import automl_prune as ap
 from automl_prune import api
+from automl_prune.candidate import Candidate
 from automl_prune.config import Config
 from automl_prune.errors import BudgetError, ConfigError, StudyError
-from automl_prune.evaluation import Evaluator
+from automl_prune.evaluation import Evaluation, Evaluator
+from automl_prune.evaluation.evaluator import Climb
 from automl_prune.report.table import completed
 from automl_prune.study.directory import RunDirectory
 from automl_prune.view import Silent, Stage
@@ -57,15 +59,15 @@ def test_a_tighter_budget_is_answered_with_what_is_there(
     evaluated: list[str] = []
     original = Evaluator.evaluate
 
-    def counting(self: Evaluator, candidate: ap.candidate.Candidate, *args: object) -> object:  # type: ignore[name-defined]
+    def counting(self: Evaluator, candidate: Candidate, seed: int, climb: Climb) -> Evaluation:
         evaluated.append(self.digest(candidate))
-        return original(self, candidate, *args)
+        return original(self, candidate, seed, climb)
 
     monkeypatch.setattr(Evaluator, "evaluate", counting)
     view = Listener()
-    result = ap.retarget(searched.run_dir, budget=ap.Budget(macs=0.3), view=view)
-    record, limit = result.record, 0.3 * searched.record.context.dense_costs["macs"]
-    assert result.run_dir == searched.run_dir / "retargets" / "macs=0.3"
+    result = ap.retarget(searched.run_dir, budget=ap.Budget(macs=0.45), view=view)
+    record, limit = result.record, 0.45 * searched.record.context.dense_costs["macs"]
+    assert result.run_dir == searched.run_dir / "retargets" / "macs=0.45"
     assert record.finished
     assert all(e.costs["macs"].value <= limit for _, e in completed(record))
     assert result.front
@@ -85,7 +87,7 @@ def test_a_tighter_budget_is_answered_with_what_is_there(
     text = (result.run_dir / "report.html").read_text()
     assert "of the search" in text
     evaluated.clear()
-    again = ap.retarget(searched.run_dir, budget=ap.Budget(macs=0.3))
+    again = ap.retarget(searched.run_dir, budget=ap.Budget(macs=0.45))
     assert (again.record, evaluated) == (record, [])
     assert "finished" in api.status(result.run_dir).in_words()
     assert api.front(result.run_dir)[1] == list(result.front)
