@@ -208,7 +208,7 @@ def _reusable(record: StudyRecord, limits: Mapping[str, float]) -> list[tuple[Tr
     inside = [
         (trial, evaluation)
         for trial, evaluation in completed(record)
-        if trial.reused_from is None and within(evaluation.costs, limits)
+        if trial.reused_from is None and limits.keys() <= evaluation.costs.keys() and within(evaluation.costs, limits)
     ]
     cost = next(iter(limits))
     points = [FrontPoint(t.number, e.rungs[0].score.value, e.costs[cost].value, True, 0) for t, e in inside]
