@@ -182,7 +182,7 @@ def sparsify(
 
 @app.command()
 def profile(config: ConfigArgument, set_: SetOption = None) -> None:
-    """Show the dense model's costs and channel groups, and what cannot be pruned and why.
+    """Show the dense model's costs, latency, slowest layers and channel groups, and what cannot be pruned and why.
 
     Example: automl-prune profile experiments/digits/config.yaml
     """

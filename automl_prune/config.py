@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from torch import nn
 
 from automl_prune.budget import Budget
+from automl_prune.costs.latency import LatencySettings, runtimes
 from automl_prune.errors import BudgetError, CheckpointError, ConfigError, ModelError
 from automl_prune.evaluation import FineTuning, Recipe
 from automl_prune.factories import call, check_trust, import_function
@@ -147,6 +148,28 @@ class EvaluationSection(_Section):
         return 0.9 if self.distill else 0.0
 
 
+class LatencySection(_Section):
+    """How latency is measured, where the budget or the search space asks for it; see ``LatencySettings``."""
+
+    runtime: str = "onnxruntime"
+    provider: str | None = None
+    threads: _Count = 1
+    batch_size: _Count = 1
+    precision: _Positive = 0.02
+    time_limit: _Positive = 10.0
+
+    @field_validator("runtime")
+    @classmethod
+    def _registered(cls, name: str) -> str:
+        if name not in runtimes:
+            raise ValueError(f"unknown runtime; {nearest(name, runtimes)}")
+        return name
+
+    def settings(self) -> LatencySettings:
+        """The same as settings."""
+        return LatencySettings(**self.model_dump())
+
+
 class SparseSection(_Section):
     """Strength of each penalty of ``automl-prune train --sparse``: its weight in the loss.
 
@@ -210,6 +233,7 @@ class Config(_Section):
     search: SearchSection = SearchSection()
     evaluation: EvaluationSection = EvaluationSection()
     training: TrainingSection = TrainingSection()
+    latency: LatencySection = LatencySection()
     device: str = "auto"
 
     @field_validator("name")

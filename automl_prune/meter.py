@@ -67,6 +67,11 @@ class LatencyMeter:
         self._measured: dict[tuple[int, ...], LatencyMeasurement] = {}
 
     @property
+    def tells_layers(self) -> bool:
+        """Whether ``profile`` works: the runtime runs ONNX files, which ONNX Runtime's profiler reads."""
+        return self._runtime.form == "onnx"
+
+    @property
     def exported(self) -> str | None:
         """Why every candidate is exported anew, which takes seconds each; None when they are cut from one graph."""
         return self._recutter.unfaithful if self._runtime.form == "onnx" else None
@@ -115,7 +120,7 @@ class LatencyMeter:
             ConfigError: The runtime is not ONNX Runtime, which alone tells.
             PlanError: An unknown group, or a width it cannot have.
         """
-        if self._runtime.form != "onnx":
+        if not self.tells_layers:
             raise ConfigError(
                 f"latency.runtime {self.settings.runtime!r} does not tell the time of single layers; 'onnxruntime' does"
             )
@@ -165,3 +170,8 @@ def cost_of(found: LatencyMeasurement) -> Cost:
     """A measured latency as a cost."""
     low, high = (end * found.reference for end in found.interval)
     return Cost("latency", found.seconds, found.reference, (low, high), found.noisy)
+
+
+def check_available(settings: LatencySettings) -> None:
+    """Raise ``ConfigError`` where the runtime or its provider is not there, before anything takes long."""
+    runtimes[settings.runtime].fingerprint(settings)

@@ -6,18 +6,74 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from torch import nn
+
 from automl_prune.channels import ChannelGraph
 from automl_prune.config import Config, load_weights
+from automl_prune.costs.latency import OTHER, LatencyMeasurement, LatencySettings
+from automl_prune.meter import LatencyMeter, check_available
 from automl_prune.session import choose_device, trace_and_prove
+from automl_prune.tasks import Task
 from automl_prune.view import Silent, View
+
+SHOWN = 10
+"""Layers of a profile that are listed, the slowest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class DenseLatency:
+    """The dense model's measured latency.
+
+    Attributes:
+        measurement: Of the dense model beside itself.
+        layers: Seconds by weight of the layers, and all the rest; empty where the runtime does not tell.
+    """
+
+    measurement: LatencyMeasurement
+    layers: Mapping[str, float]
+
+    def explain(self) -> str:
+        """The latency, what it was measured on, and the slowest layers."""
+        found, place = self.measurement, self.measurement.fingerprint
+        low, high = found.interval
+        lines = [
+            f"latency: {found.seconds * 1e3:.4g} ms for a batch of {place.batch_size} ({place.describe()}); "
+            f"measured beside itself: {low:.3f} to {high:.3f}"
+        ]
+        if found.noisy:
+            lines.append(f"noisy: {found.noisy}")
+        rows = _slowest(self.layers)
+        if rows:
+            total = sum(self.layers.values())
+            lines.append(f"{'layer':40} {'ms':>8} {'share':>7}")
+            lines += [f"{name:40} {taken * 1e3:8.4f} {taken / total:7.1%}" for name, taken in rows]
+        return "\n".join(lines)
+
+
+def _slowest(layers: Mapping[str, float]) -> list[tuple[str, float]]:
+    """The slowest layers, the others together, and what is no layer."""
+    known = sorted(((name, taken) for name, taken in layers.items() if name != OTHER), key=lambda row: -row[1])
+    rows, rest = known[:SHOWN], known[SHOWN:]
+    if rest:
+        rows.append((f"{len(rest)} more layers", sum(taken for _, taken in rest)))
+    if OTHER in layers:
+        rows.append(("all that is no layer", layers[OTHER]))
+    return rows
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """The dense model's structure and costs."""
+    """The dense model's structure and costs.
+
+    Attributes:
+        graph: Its proved channel groups.
+        reachable: Least and highest exact costs of the search space, by metric.
+        latency: As the configuration's ``latency`` section says.
+    """
 
     graph: ChannelGraph
     reachable: Mapping[str, tuple[float, float]]
+    latency: DenseLatency
 
     def explain(self) -> str:
         """Tables for people."""
@@ -28,17 +84,37 @@ class Profile:
             f"recomputed from what is left: {', '.join(g.mixes)} over {g.name}" for g in self.graph.groups if g.mixes
         ]
         lines += [f"protected: {s.name} ({s.width} channels): {s.reason}" for s in self.graph.skipped]
+        lines += ["", self.latency.explain()]
         return "\n".join(lines)
 
 
 def profile(config: Config, view: View | None = None) -> Profile:
-    """Trace and prove the configured model and say what it costs; its weights are not needed."""
+    """Trace and prove the configured model, measure its latency, and say what it costs; its weights are not needed.
+
+    Raises:
+        ModelError: Nothing is prunable.
+        ExportError: The model cannot be exported to measure it.
+        ConfigError: The runtime's provider is not there.
+    """
+    view, settings = view or Silent(), config.latency.settings()
+    check_available(settings)
     task, model = config.build_task(), config.build_model()
     weights = config.model.weights
     if weights and Path(weights).is_file():
         load_weights(model, Path(weights))
     device = choose_device(config.device)
-    graph = trace_and_prove(model.to(device), task, device, view or Silent())
+    graph = trace_and_prove(model.to(device), task, device, view)
     limits = config.load_space().limits(graph.groups)
     low, high = ({name: getattr(limit, end) for name, limit in limits.items()} for end in ("low", "high"))
-    return Profile(graph, {n: (float(p.at(low)), float(p.at(high))) for n, p in graph.cost_models.items()})
+    reachable = {n: (float(p.at(low)), float(p.at(high))) for n, p in graph.cost_models.items()}
+    return Profile(graph, reachable, _latency(model, graph, task, settings, view))
+
+
+def _latency(model: nn.Module, graph: ChannelGraph, task: Task, settings: LatencySettings, view: View) -> DenseLatency:
+    meter = LatencyMeter(model, graph, task.example_inputs, settings)
+    with view.stage("Measuring latency") as stage:
+        measurement = meter.dense()
+        stage(1, 2)
+        layers = meter.profile({}) if meter.tells_layers else {}
+        stage(2, 2)
+    return DenseLatency(measurement, layers)

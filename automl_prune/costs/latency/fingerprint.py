@@ -36,6 +36,11 @@ class Fingerprint:
         """Sixteen hexadecimal digits that identify it."""
         return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()[:16]
 
+    def describe(self) -> str:
+        """In words, the batch size apart."""
+        threads = f"{self.threads} thread{'s' if self.threads > 1 else ''} of {self.cores} cores"
+        return f"{self.runtime}, {self.provider}, {self.device}, {threads}, {self.clock}"
+
     def differences(self, other: Fingerprint) -> tuple[str, ...]:
         """One text per attribute that differs, ``"threads: 1, not 2"``: this one's value, then the other's."""
         mine, its = asdict(self), asdict(other)
