@@ -15,7 +15,7 @@ from automl_prune.study.record import StudyRecord
 from tests.study.synthetic import work
 
 FORKSERVER = multiprocessing.get_context("forkserver")
-FORKSERVER.set_forkserver_preload(["tests.study.synthetic"])
+FORKSERVER.set_forkserver_preload(["tests.study.synthetic", "tests.killing"])
 PATIENCE = 120
 
 

@@ -24,6 +24,7 @@ from tests.study.postgresql import Server, postgresql
 from tests.study.processes import check_exact, kill, lines, start_worker, wait_for_end, wait_until
 
 LONG = pytest.mark.faults
+pytestmark = pytest.mark.timeout(1800)  # minutes, where the machine is shared
 
 
 @dataclass(frozen=True)
