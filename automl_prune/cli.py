@@ -374,14 +374,22 @@ def retarget(
 
 
 @app.command()
-def report(run_dir: RunArgument, storage: Annotated[str | None, typer.Option(help="Database URL.")] = None) -> None:
-    """Rebuild report.html and the front's tables from the study's records alone.
+def report(
+    run_dir: RunArgument,
+    figures: Annotated[bool, typer.Option("--figures", help="Write every figure as SVG and PNG too.")] = False,
+    storage: Annotated[str | None, typer.Option(help="Database URL.")] = None,
+) -> None:
+    """Rebuild report.html, summary.md and the front's tables from the study's records alone.
 
-    Example: automl-prune report runs/digits
+    Example: automl-prune report runs/digits --figures
     """
     from automl_prune import api
 
-    _terminal().say(f"Report: {api.report(run_dir, storage)}")
+    page, *images = api.report(run_dir, storage, figures=figures)
+    view = _terminal()
+    view.say(f"Report: {page}")
+    if images:
+        view.say(f"Figures: {len(images)} files in {images[0].parent}")
 
 
 app.add_typer(cli_workers.app)

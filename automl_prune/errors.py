@@ -41,5 +41,9 @@ class ExportError(AutomlPruneError):
     """An exported model does not compute what the torch model computes; nothing was written."""
 
 
+class ReportError(AutomlPruneError):
+    """A figure cannot be written; the message names what to install. The report itself needs nothing."""
+
+
 class Interrupted(AutomlPruneError):  # noqa: N818  # it is a request, not a fault
     """The user or the machine asked the run to stop; running work was handed back and can be resumed."""

@@ -94,7 +94,8 @@ def test_exported_models_restore_and_score_as_recorded(result: api.SearchResult,
 
 def test_the_run_directory_holds_what_is_promised(result: api.SearchResult) -> None:
     names = {path.name for path in result.run_dir.iterdir()}
-    assert {"study.journal", "baseline.safetensors", "front.csv", "front.json", "models", "report.html"} <= names
+    assert {"study.journal", "baseline.safetensors", "front.csv", "front.json", "models"} <= names
+    assert {"report.html", "summary.md"} <= names
     assert not list(result.run_dir.rglob("*.tmp"))
     assert not (result.run_dir / "models" / ".finalists").exists()
     assert len(pd.read_csv(result.run_dir / "front.csv")) == len(result.front)
@@ -215,7 +216,7 @@ def test_a_database_may_hold_several_studies(trained: nn.Module, digits_task: Ta
 def test_report_and_front_are_rebuilt_from_storage_alone(result: api.SearchResult) -> None:
     for name in ("report.html", "front.csv", "front.json"):
         (result.run_dir / name).unlink()
-    assert api.report(result.run_dir).stat().st_size > 100_000
+    assert api.report(result.run_dir)[0].stat().st_size > 100_000
     record, rows = api.front(result.run_dir)
     assert rows == list(result.front)
     assert "study run: 4 of 4 trials finished" in api.status(result.run_dir).in_words()

@@ -12,7 +12,7 @@ import yaml
 
 from automl_prune.budget import Budget
 from automl_prune.errors import ConfigError, StudyError
-from automl_prune.report import FrontRow, build_report, front_table, write_front
+from automl_prune.report import FrontRow, build_report, front_table, write_figures, write_front, write_summary
 from automl_prune.report.answer import answer
 from automl_prune.report.table import completed
 from automl_prune.report.words import duration
@@ -134,17 +134,30 @@ def verdict(record: StudyRecord) -> str:
     return f"{found.headline}\n{found.verdict}"
 
 
-def report(run_dir: Path, storage: str | None = None) -> Path:
-    """Rebuild report.html and the front's tables from storage alone; returns the report's path."""
-    directory = RunDirectory(run_dir)
-    write_results(read(run_dir, storage), directory)
-    return directory.report
+def report(run_dir: Path, storage: str | None = None, *, figures: bool = False) -> tuple[Path, ...]:
+    """Rebuild report.html, summary.md and the front's tables from storage alone.
+
+    Args:
+        run_dir: Of the search.
+        storage: URL of the study's database, if it is not in the run directory.
+        figures: Whether to write every figure as SVG and PNG too (extra ``figures``).
+
+    Returns:
+        The report, and the figures if asked for.
+
+    Raises:
+        ReportError: The figures' exporter or its browser is missing; the report is written nevertheless.
+    """
+    directory, record = RunDirectory(run_dir), read(run_dir, storage)
+    write_results(record, directory)
+    return (directory.report, *(write_figures(record, directory.figures) if figures else ()))
 
 
 def write_results(record: StudyRecord, directory: RunDirectory) -> None:
-    """Write the front's tables and the report into the run directory."""
+    """Write the front's tables, the report and its summary into the run directory."""
     write_front(record, directory.path)
     build_report(record, directory.report)
+    write_summary(record, directory.summary)
 
 
 def best_row(record: StudyRecord, rows: Sequence[FrontRow], budget: Budget | None) -> FrontRow | None:

@@ -75,6 +75,16 @@ class RunDirectory:
         return self.path / "report.html"
 
     @property
+    def summary(self) -> Path:
+        """The answer in Markdown."""
+        return self.path / "summary.md"
+
+    @property
+    def figures(self) -> Path:
+        """The report's figures as files of their own."""
+        return self.path / "figures"
+
+    @property
     def models(self) -> Path:
         """Where exported models lie, one directory per trial."""
         return self.path / "models"

@@ -6,8 +6,10 @@ with a reason (``markup.missing``). To add one: a file here, and a line in ``ORD
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+
+import plotly.graph_objects as go
 
 from automl_prune.report.data import ReportData
 from automl_prune.report.sections import (
@@ -30,23 +32,31 @@ from automl_prune.report.sections import (
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """One section: its identifier on the page, its title, and what makes its HTML."""
+    """One section of the page.
+
+    Attributes:
+        identifier: On the page.
+        title: Of the section and of its link.
+        render: Makes its HTML.
+        figures: Its drawings by file name, to be written as images too; none where there is nothing to draw.
+    """
 
     identifier: str
     title: str
     render: Callable[[ReportData], str]
+    figures: Callable[[ReportData], Mapping[str, go.Figure]] = lambda _: {}
 
 
 ORDER = (
     Section("answer", "Answer", answer.render),
-    Section("front", "Front", front.render),
-    Section("widths", "Kept widths", widths.render),
-    Section("sensitivity", "Sensitivity", sensitivity.render),
-    Section("criteria", "Criteria", criteria.render),
-    Section("history", "History", history.render),
-    Section("rungs", "Agreement of the rungs", rungs.render),
-    Section("importance", "Parameter importance", importance.render),
-    Section("workers", "Workers and failures", workers.render),
+    Section("front", "Front", front.render, front.figures),
+    Section("widths", "Kept widths", widths.render, widths.figures),
+    Section("sensitivity", "Sensitivity", sensitivity.render, sensitivity.figures),
+    Section("criteria", "Criteria", criteria.render, criteria.figures),
+    Section("history", "History", history.render, history.figures),
+    Section("rungs", "Agreement of the rungs", rungs.render, rungs.figures),
+    Section("importance", "Parameter importance", importance.render, importance.figures),
+    Section("workers", "Workers and failures", workers.render, workers.figures),
     Section("trials", "Trials", trials.render),
     Section("protected", "Protected channels", protected.render),
     Section("costs", "Costs of the search", costs.render),

@@ -40,14 +40,21 @@ def render(data: ReportData) -> str:
     found = usage(data)
     if isinstance(found, Missing):
         return missing(found.reason)
-    best = found.criteria[0]
+    leaders = [name for name, share in zip(found.criteria, found.front, strict=True) if share == max(found.front)]
+    lead = f"{' and '.join(leaders)} {'leads' if len(leaders) == 1 else 'lead'} with {percent(max(found.front))}"
     caption = (
         f"Share of channel groups whose channels each criterion chose, over the {plural(found.trials, 'trial')} that "
         f"the search proposed and over the {plural(found.models, 'model')} of the front, baselines included. On the "
-        f"front {best} leads with {percent(found.front[0])}; a longer bar on the front than among the trials means "
-        "that a criterion's models were kept more often than others."
+        f"front {lead}; a longer bar on the front than among the trials means that a criterion's models were kept more "
+        "often than others."
     )
     return figure("figure-criteria", usage_figure(found), caption)
+
+
+def figures(data: ReportData) -> dict[str, go.Figure]:
+    """The bars."""
+    found = usage(data)
+    return {} if isinstance(found, Missing) else {"criteria": usage_figure(found)}
 
 
 def usage(data: ReportData) -> Usage | Missing:

@@ -48,6 +48,17 @@ def render(data: ReportData) -> str:
     return "\n".join(parts)
 
 
+def figures(data: ReportData) -> dict[str, go.Figure]:
+    """Every view, without the ring that the page's script moves."""
+    if not any(row.category for row in data.trials):
+        return {}
+    found = {}
+    for key, (drawing, _) in views(data).items():
+        drawing.data = drawing.data[:-1]
+        found[f"front_{key.replace('/', '_')}"] = drawing
+    return found
+
+
 def views(data: ReportData) -> dict[str, tuple[go.Figure, str]]:
     """Figure and caption by ``stage/cost``; the first is the one to start with."""
     found = {}

@@ -57,6 +57,12 @@ def render(data: ReportData) -> str:
     return figure("figure-history", history_figure(past), caption)
 
 
+def figures(data: ReportData) -> dict[str, go.Figure]:
+    """The curve."""
+    past = growth(data.record)
+    return {} if isinstance(past, Missing) else {"history": history_figure(past)}
+
+
 def growth(record: StudyRecord) -> History | Missing:
     """The growth of the front at rung 0, in order of the trials."""
     context = record.context

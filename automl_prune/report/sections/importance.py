@@ -33,6 +33,12 @@ def render(data: ReportData) -> str:
     return figure("figure-importance", importance_figure(found, metric), caption)
 
 
+def figures(data: ReportData) -> dict[str, go.Figure]:
+    """The bars."""
+    found = importance(data.record)
+    return {} if found is None else {"importance": importance_figure(found, data.context.metric.name)}
+
+
 def _order(found: Importance) -> list[str]:
     return sorted(found.front, key=lambda name: (-found.front[name], name))
 

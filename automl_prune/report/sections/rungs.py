@@ -62,6 +62,15 @@ def render(data: ReportData) -> str:
     return "\n".join(parts)
 
 
+def figures(data: ReportData) -> dict[str, go.Figure]:
+    """The scatter plots."""
+    return {
+        f"rungs_{part.rungs[0]}_{part.rungs[1]}": agreement_figure(data.context, part)
+        for part in agreements(data.record)
+        if isinstance(part, Agreement)
+    }
+
+
 def agreements(record: StudyRecord) -> tuple[Agreement | Missing, ...]:
     """Rung 0 against rung 1, and the search's highest rung against the finalists.
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shlex
 
+import plotly.graph_objects as go
+
 from automl_prune.files import load_tensors, tensors_digest
 from automl_prune.report.data import ReportData
 from automl_prune.report.markup import figure, missing
@@ -30,6 +32,15 @@ def render(data: ReportData) -> str:
         else:
             parts.append(missing(f"The analysis by {result.criterion}, {variant}, has finished no group yet."))
     return "\n".join(parts)
+
+
+def figures(data: ReportData) -> dict[str, go.Figure]:
+    """The heat maps."""
+    return {
+        f"sensitivity_{number}": sensitivity_figure(result, variant)
+        for number, (result, variant) in enumerate(analyses(data))
+        if result.widths
+    }
 
 
 def analyses(data: ReportData) -> list[tuple[Sensitivity, str]]:

@@ -38,6 +38,13 @@ def render(data: ReportData) -> str:
     return figure("figure-widths", drawing, caption, wide=True) + listing
 
 
+def figures(data: ReportData) -> dict[str, go.Figure]:
+    """The heat map."""
+    if isinstance(data.front, Missing) or not data.context.group_widths:
+        return {}
+    return {"widths": widths_figure(data, data.front)}
+
+
 def widths_figure(data: ReportData, rows: Sequence[FrontRow]) -> go.Figure:
     """Heat map: one row per model of the front, one column per channel group in network order."""
     groups = list(data.context.group_widths)

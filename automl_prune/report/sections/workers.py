@@ -76,6 +76,12 @@ def render(data: ReportData) -> str:
     return figure("figure-workers", timeline_figure(shown), caption) + _failures_table(data.record)
 
 
+def figures(data: ReportData) -> dict[str, go.Figure]:
+    """The timeline."""
+    found = spans(data.record)
+    return {} if isinstance(found, Missing) else {"workers": timeline_figure(_busiest(found))}
+
+
 def spans(record: StudyRecord) -> tuple[Span, ...] | Missing:
     """All that is known of who worked when, in order of trial; what has no times or no worker is left out."""
     known = [moment for t in record.trials for moment in (t.started, t.finished) if moment]
