@@ -86,6 +86,14 @@ def search(
         str | None,
         typer.Option(help="Folder or s3://bucket/prefix for workers on other machines. [default: the run directory]"),
     ] = None,
+    launcher: Annotated[
+        Literal["processes", "ray"], typer.Option(help="Where workers run: on this machine, or on a Ray cluster.")
+    ] = "processes",
+    ray_address: Annotated[
+        str | None, typer.Option(help="Of the Ray cluster: auto, ray://head:10001. [default: Ray on this machine]")
+    ] = None,
+    worker_cpus: Annotated[float, typer.Option(min=0, help="Cores of each worker on Ray.")] = 1.0,
+    worker_gpus: Annotated[float, typer.Option(min=0, help="GPUs of each worker on Ray.")] = 0.0,
     json: JsonOption = False,
     set_: SetOption = None,
 ) -> None:
@@ -99,7 +107,8 @@ def search(
         loaded = _config(config, set_)
         where = run_dir or Path("runs") / loaded.name
         given = tuple(name.strip() for name in devices.split(",")) if devices else ()
-        team = api.Team(workers or max(1, len(given)), given, artifacts)
+        ray = api.Ray(ray_address, worker_cpus, worker_gpus) if launcher == "ray" else None
+        team = api.Team(workers or max(1, len(given)), given, artifacts, ray)
         result = api.search_config(loaded, where, trials=trials, storage=storage, workers=team, view=view)
         _show(result, view)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from automl_prune.api.analysing import sensitivity
 from automl_prune.api.compressing import one_shot, one_shot_config
 from automl_prune.api.exporting import export
-from automl_prune.api.launching import Team, storage_proxy, worker
+from automl_prune.api.launching import Ray, Team, storage_proxy, worker
 from automl_prune.api.profiling import Profile, profile
 from automl_prune.api.progressing import progressive_config
 from automl_prune.api.reading import budget_of, front, read, report, status, verdict
@@ -16,7 +16,7 @@ from automl_prune.api.sparsifying import sparsify
 from automl_prune.api.training import train
 
 __all__ = [
-    "Profile", "SearchResult", "Team", "budget_of", "export", "front", "one_shot", "one_shot_config", "profile",
+    "Profile", "Ray", "SearchResult", "Team", "budget_of", "export", "front", "one_shot", "one_shot_config", "profile",
     "progressive_config", "read", "report", "retarget", "search", "search_config", "sensitivity", "sparsify", "status",
     "storage_proxy", "train", "verdict", "worker",
 ]  # fmt: skip

@@ -10,7 +10,7 @@ from typing import Any
 from automl_prune.api.watching import Watcher
 from automl_prune.errors import ConfigError
 from automl_prune.joining import BASELINE, CALIBRATION, SCORES, in_words, join
-from automl_prune.launchers import Launcher, LocalProcesses
+from automl_prune.launchers import Launcher, LocalProcesses, RayTasks
 from automl_prune.session import choose_device
 from automl_prune.study.artifacts import open_artifacts
 from automl_prune.study.directory import RunDirectory
@@ -24,29 +24,54 @@ from automl_prune.view import Silent, View
 
 
 @dataclass(frozen=True, slots=True)
+class Ray:
+    """Workers placed by a Ray cluster.
+
+    Attributes:
+        address: Of the cluster, e.g. ``auto`` or ``ray://head:10001``; None starts Ray on this machine.
+        cpus: Cores of each worker.
+        gpus: GPUs of each worker; a fraction shares one.
+    """
+
+    address: str | None = None
+    cpus: float = 1.0
+    gpus: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Team:
     """Who works on a search, besides workers that join it from elsewhere.
 
     Attributes:
-        workers: How many; one works in the calling process.
+        workers: How many; without Ray, a single one works in the calling process.
         devices: Torch devices, given out in turn; empty leaves it to the configuration.
         artifacts: A folder that all machines see, or ``s3://bucket/prefix``, where the files of the study lie for
             workers elsewhere; by default the run directory.
+        ray: Where workers run; None for processes of this machine.
     """
 
     workers: int = 1
     devices: tuple[str, ...] = ()
     artifacts: str | None = None
+    ray: Ray | None = None
 
     def __post_init__(self) -> None:
         if self.workers < 1:
             raise ConfigError(f"a search needs at least 1 worker, got {self.workers}")
+        if self.ray is not None and self.devices:
+            raise ConfigError(f"devices are {', '.join(self.devices)}, but Ray gives out its own; say gpus instead")
         for device in self.devices:
             choose_device(device)
 
-    def launcher(self) -> Launcher | None:
+    def launcher(self, storage: str | None) -> Launcher | None:
         """What starts the workers; None for a single one, which is the caller itself."""
-        return LocalProcesses(self.workers, self.devices) if self.workers > 1 else None
+        if self.ray is None:
+            return LocalProcesses(self.workers, self.devices) if self.workers > 1 else None
+        if self.ray.address is not None and storage is None:
+            raise ConfigError(
+                f"workers on the Ray cluster {self.ray.address} need a study in a database; give --storage URL"
+            )
+        return RayTasks(self.workers, self.ray.address, self.ray.cpus, self.ray.gpus)
 
 
 def open_to_workers(team: Team, spec: StudySpec, storage: StudyStorage, directory: RunDirectory) -> None:

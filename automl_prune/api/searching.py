@@ -73,7 +73,7 @@ def search(
     """
     view, evaluation, directory = view or Silent(), evaluation or EvaluationSection(), RunDirectory(Path(run_dir))
     team = Team(workers) if isinstance(workers, int) else workers
-    launcher = team.launcher()
+    launcher = team.launcher(storage)
     if launcher is not None and not config:
         raise ConfigError(
             f"{team.workers} workers are processes that build the model and the data anew, which needs a "

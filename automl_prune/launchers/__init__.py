@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from automl_prune.launchers.base import Launcher, Say, cores, threads_each
 from automl_prune.launchers.processes import LocalProcesses
+from automl_prune.launchers.ray import RayTasks
 
-__all__ = ["Launcher", "LocalProcesses", "Say", "cores", "threads_each"]
+__all__ = ["Launcher", "LocalProcesses", "RayTasks", "Say", "cores", "threads_each"]

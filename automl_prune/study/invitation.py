@@ -11,7 +11,7 @@ from automl_prune.errors import StudyError
 from automl_prune.projection import Projector
 from automl_prune.seeding import derive_seed
 from automl_prune.study.artifacts import Artifact, Bucket, Folder, open_artifacts, publish
-from automl_prune.study.codec import IDENTITY, INVITATION, REQUESTED, decode_context, differences
+from automl_prune.study.codec import IDENTITY, INVITATION, PATIENCE, REQUESTED, decode_context, differences
 from automl_prune.study.leases import Owner
 from automl_prune.study.ledger import Ledger
 from automl_prune.study.promotion import Promotion
@@ -30,6 +30,7 @@ class Invitation:
         context: What is searched, the configuration included.
         identity: What a member must have in common with the others, by name.
         requested: Trials in all.
+        patience: Trials of the search without growth of the front after which it stops early; None never stops.
         artifacts: Where the files lie: a folder or ``s3://bucket/prefix``.
         files: The files by name.
     """
@@ -38,6 +39,7 @@ class Invitation:
     context: StudyContext
     identity: Mapping[str, Any]
     requested: int
+    patience: int | None
     artifacts: str
     files: Mapping[str, Artifact]
 
@@ -86,7 +88,13 @@ def read_invitation(storage: StudyStorage, name: str | None) -> Invitation:
         )
     files = {str(key): Artifact.from_json(value) for key, value in dict(stored["files"]).items()}
     return Invitation(
-        ledger.name, context, attributes[IDENTITY], int(attributes[REQUESTED]), str(stored["artifacts"]), files
+        name=ledger.name,
+        context=context,
+        identity=attributes[IDENTITY],
+        requested=int(attributes[REQUESTED]),
+        patience=attributes.get(PATIENCE),
+        artifacts=str(stored["artifacts"]),
+        files=files,
     )
 
 
@@ -152,6 +160,7 @@ def take_part(
         device=device,
         attempts=attempts,
         promotion=promotion,
+        patience=invitation.patience,
         network=projector.network(),
     )
     for notice in storage.notices:
