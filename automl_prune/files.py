@@ -20,8 +20,8 @@ from safetensors.torch import save_file
 
 from automl_prune.errors import CheckpointError
 
-_DIGEST = "values_sha256"
-"""Where a file's metadata hold the digest of its tensors."""
+_SEAL = "sha256"
+"""Where the metadata of a file of tensors hold the digest of all else in it."""
 
 
 _TEMPORARY = ".tmp"
@@ -154,6 +154,23 @@ def read_json(path: Path) -> Any:
         raise CheckpointError(f"{path} is not valid JSON ({error}); restore or delete it") from error
 
 
+def write_sealed(path: Path, value: Any) -> None:
+    """Write JSON that only this package reads, atomically, with a digest that ``read_sealed`` verifies."""
+    write_json(path, {"sha256": _digest(value), "content": value})
+
+
+def read_sealed(path: Path) -> Any:
+    """Read what ``write_sealed`` wrote; a missing or damaged file raises ``CheckpointError``."""
+    value = read_json(path)
+    if not isinstance(value, dict) or "content" not in value or value.get("sha256") != _digest(value["content"]):
+        raise CheckpointError(f"{path} is damaged, or was changed by hand; delete it to make it again")
+    return value["content"]
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
+
+
 def sha256(path: Path) -> str:
     """Hexadecimal SHA-256 of a file's content."""
     digest = hashlib.sha256()
@@ -182,7 +199,7 @@ def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapp
         for name, tensor in ((name, tensor.detach().cpu().contiguous()) for name, tensor in tensors.items())
     }
     with atomic_path(path) as temporary:
-        save_file(own, temporary, metadata={**(metadata or {}), _DIGEST: tensors_digest(own)})
+        save_file(own, temporary, metadata={**(metadata or {}), _SEAL: _seal(own, metadata or {})})
 
 
 def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
@@ -201,9 +218,13 @@ def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
         raise CheckpointError(
             f"{path} is not a complete safetensors file ({error}); restore it or train again"
         ) from error
-    digest = metadata.pop(_DIGEST, None)
-    if digest is not None and digest != tensors_digest(tensors):
+    seal = metadata.pop(_SEAL, None)
+    if seal is not None and seal != _seal(tensors, metadata):
         raise CheckpointError(
             f"{path} is damaged: its values are not those that were written; restore it, or make it again"
         )
     return tensors, metadata
+
+
+def _seal(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> str:
+    return _digest([tensors_digest(tensors), sorted(metadata.items())])

@@ -16,7 +16,7 @@ from typing import Any
 from automl_prune.candidate import Candidate, GroupChoice
 from automl_prune.errors import CheckpointError, ConfigError
 from automl_prune.evaluation import Evaluator, score
-from automl_prune.files import read_json, tensors_digest, write_json
+from automl_prune.files import read_sealed, tensors_digest, write_sealed
 from automl_prune.tasks.base import Metric, Score
 
 RATIOS = (0.25, 0.5, 0.75, 0.9)
@@ -171,7 +171,7 @@ def stored(folder: Path, model: str, widths: Mapping[str, int]) -> tuple[Sensiti
     """
     found = []
     for path in sorted(folder.glob("*.json")):
-        content = read_json(path)
+        content = read_sealed(path)
         try:
             identity, dense, ratios = content["identity"], Score(**content["dense"]), tuple(content["ratios"])
             points = tuple(
@@ -227,7 +227,7 @@ class _Store:
             self._read(self.path)
 
     def _read(self, path: Path) -> None:
-        content = read_json(path)
+        content = read_sealed(path)
         try:
             self.dense = Score(**content["dense"])
             self.ratios |= set(content["ratios"])
@@ -241,4 +241,4 @@ class _Store:
         if self.path is not None:
             points = [{"group": g, "keep": k, "score": asdict(s)} for (g, k), s in self.scores.items()]
             content = {"identity": dict(self.identity), "variant": self.variant, "ratios": sorted(self.ratios)}
-            write_json(self.path, {**content, "dense": asdict(dense), "points": points})
+            write_sealed(self.path, {**content, "dense": asdict(dense), "points": points})

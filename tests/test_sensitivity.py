@@ -13,7 +13,7 @@ from automl_prune.criteria import CriterionContext, keep_best, score_groups
 from automl_prune.errors import CheckpointError, ConfigError
 from automl_prune.evaluation import Evaluation, Evaluator, FineTuning, Recipe, recalibrate, score
 from automl_prune.evaluation.finetune import finetune
-from automl_prune.files import tensors_digest
+from automl_prune.files import tensors_digest, write_sealed
 from automl_prune.models import resnet8
 from automl_prune.seeding import seeded
 from automl_prune.sensitivity import Sensitivity, analyse, kept, known_drops, stored
@@ -113,7 +113,7 @@ def test_a_killed_analysis_goes_on_and_other_ratios_add_to_it(
     with pytest.raises(KeyboardInterrupt):
         analyse(plain, "l1", (0.25, 0.75), folder=tmp_path)
     (file,) = tmp_path.iterdir()
-    assert len(json.loads(file.read_text())["points"]) == 3
+    assert len(json.loads(file.read_text())["content"]["points"]) == 3
     resumed = analyse(plain, "l1", (0.25, 0.75), folder=tmp_path)
     assert resumed == result
     assert len(evaluated) == 1 + len(result.points) == len(set(evaluated)), "nothing twice"
@@ -133,7 +133,12 @@ def test_a_damaged_file_is_named(model: nn.Module, digits_task: Task, tmp_path: 
     plain = {"plain": evaluator(model, digits_task)}
     analyse(plain, "l1", (0.5,), folder=tmp_path)
     (file,) = tmp_path.iterdir()
-    file.write_text('{"points": []}')
+    whole = file.read_text()
+    file.write_text(whole.replace('"samples": 128', '"samples": 129', 1))
+    assert file.read_text() != whole
+    with pytest.raises(CheckpointError, match=f"{file.name} is damaged"):
+        analyse(plain, "l1", (0.5,), folder=tmp_path)
+    write_sealed(file, {"points": []})
     with pytest.raises(CheckpointError, match=f"{file.name} is no sensitivity analysis"):
         analyse(plain, "l1", (0.5,), folder=tmp_path)
     file.write_text("{")

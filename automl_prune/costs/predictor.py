@@ -23,7 +23,7 @@ from scipy.stats import spearmanr
 
 from automl_prune.costs.polynomial import AxisLength
 from automl_prune.errors import CheckpointError
-from automl_prune.files import read_json, write_json
+from automl_prune.files import read_sealed, write_sealed
 
 BLOCKS = (1, 8, 16)
 """Sizes of the blocks of channels that are tried."""
@@ -225,13 +225,13 @@ def _axis(length: AxisLength) -> dict[str, Any]:
 
 def save_predictor(path: Path, predictor: LatencyPredictor, identity: Mapping[str, str]) -> None:
     """Write a predictor with what it is of (model, fingerprint), atomically."""
-    write_json(path, {"format": FORMAT, "identity": dict(identity), "predictor": predictor.to_json()})
+    write_sealed(path, {"format": FORMAT, "identity": dict(identity), "predictor": predictor.to_json()})
 
 
 def load_predictor(path: Path, identity: Mapping[str, str]) -> LatencyPredictor | None:
     """The predictor a file holds; None when there is none, it is damaged, or of something else."""
     try:
-        value = read_json(path) if path.is_file() else {}
+        value = read_sealed(path) if path.is_file() else {}
         if value.get("format") != FORMAT or value.get("identity") != dict(identity):
             return None
         return LatencyPredictor.from_json(value["predictor"])

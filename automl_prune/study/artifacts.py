@@ -53,16 +53,14 @@ class Folder:
     def __init__(self, path: Path) -> None:
         self.location = str(path.resolve())
         self._path = path.resolve()
-        self._store = FileSystemArtifactStore(self._path)
 
     def put(self, path: Path, digest: str) -> Artifact:
         """Store a file."""
         if path.resolve().parent == self._path:
             return Artifact(path.name, digest)
         artifact = Artifact(f"{digest[:32]}-{path.name}", digest)
-        self._path.mkdir(parents=True, exist_ok=True)
-        with path.open("rb") as content:
-            self._store.write(artifact.key, content)
+        with atomic_path(self._path / artifact.key) as temporary, path.open("rb") as content:
+            FileSystemArtifactStore(temporary.parent).write(temporary.name, content)
         return artifact
 
     def get(self, artifact: Artifact, directory: Path) -> Path:

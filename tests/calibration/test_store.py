@@ -92,7 +92,7 @@ def test_what_is_stale_is_never_used(
     assert not _equal(again, module.load(path))
 
 
-@pytest.mark.parametrize("damage", ["cut", "foreign", "version", "entry"])
+@pytest.mark.parametrize("damage", ["cut", "bit", "foreign", "version", "entry"])
 def test_what_is_damaged_is_rebuilt_and_said(
     tmp_path: Path, digits_task: Task, tiny_resnet: nn.Module, damage: str
 ) -> None:
@@ -101,6 +101,7 @@ def test_what_is_damaged_is_rebuilt_and_said(
     content = path.read_bytes()
     damaged = {
         "cut": content[: len(content) // 2],
+        "bit": content[:-1] + bytes([content[-1] ^ 1]),
         "foreign": b"PK\x03\x04 no tensors",
         "version": content.replace(b'"format":"2"', b'"format":"0"'),
         "entry": content.replace(b"gradient_samples", b"gradient_simples"),

@@ -116,7 +116,11 @@ def test_it_is_kept_for_one_model_on_one_machine(tmp_path: Path) -> None:
     assert again is not None
     assert again.evaluate_all(np.array(FRESH)).tolist() == found.evaluate_all(np.array(FRESH)).tolist()
     assert load_predictor(path, {**identity, "fingerprint": "c"}) is None, "another machine"
-    path.write_text(path.read_text()[:200])
+    whole = path.read_text()
+    path.write_text(whole.replace('"scale": ', '"scale": 1', 1))
+    assert path.read_text() != whole
+    assert load_predictor(path, identity) is None, "another number"
+    path.write_text(whole[:200])
     assert load_predictor(path, identity) is None, "damaged"
     path.write_text(json.dumps([1]))
     assert load_predictor(path, identity) is None, "something else"

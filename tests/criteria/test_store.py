@@ -101,8 +101,13 @@ def test_scores_of_something_else_are_made_anew(
 def test_a_damaged_file_is_made_anew(graph: ChannelGraph, context: CriterionContext, tmp_path: Path) -> None:
     path, view = tmp_path / "scores.safetensors", Recorder()
     path.write_bytes(b"torn")
-    load_or_score(path, graph, context, ["apoz"], view)
+    whole = load_or_score(path, graph, context, ["apoz"], view)
     assert "not a complete safetensors file" in view.said[0]
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    again = load_or_score(path, graph, context, ["apoz"], view)
+    assert "is damaged" in view.said[1]
+    assert all(torch.equal(again["apoz"][name], scores) for name, scores in whole["apoz"].items())
     assert load_tensors(path)[0].keys() == {f"apoz|{group.name}" for group in graph.groups}
 
 
