@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from automl_prune.front import FrontPoint, ParetoFront, hypervolume_history
+from automl_prune.front import FrontPoint, ParetoFront, hypervolume_history, reference_point
 
 # Few distinct values, so that ties and duplicates are common.
 coarse = st.integers(0, 6).map(lambda i: i / 4)
@@ -154,3 +154,15 @@ def test_points_are_finite(value: float) -> None:
         point(0, value, 1)
     with pytest.raises(ValueError, match="finite"):
         point(0, 1, value)
+
+
+@pytest.mark.parametrize(
+    ("score", "higher_is_better", "expected"),
+    [(0.9, True, 0.45), (-2.0, True, -3.0), (0.2, False, 0.4), (-1.0, False, 0.0)],
+)
+def test_the_reference_point_is_worse_than_the_dense_model(
+    score: float, higher_is_better: bool, expected: float
+) -> None:
+    found, cost = reference_point(score, 7.0, higher_is_better=higher_is_better)
+    assert (found, cost) == (pytest.approx(expected), 7.0)
+    assert (found < score) is higher_is_better
