@@ -119,7 +119,7 @@ def test_a_changed_file_is_never_used(name: str, open_study: Path) -> None:
         _join(open_study)
     path.unlink()
     with pytest.raises(CheckpointError, match=f"{name} of the study is missing"):
-        _join(open_study)
+        _join(open_study, artifacts=str(open_study))  # without it, the file where the study says would do
 
 
 def test_a_study_without_a_configuration_cannot_be_joined(open_study: Path) -> None:
