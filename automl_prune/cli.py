@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from automl_prune import cli_workers
+from automl_prune import cli_studies, cli_workers
 from automl_prune.errors import AutomlPruneError, Interrupted
 
 if TYPE_CHECKING:
@@ -401,6 +401,7 @@ def report(
         view.say(f"Figures: {len(images)} files in {images[0].parent}")
 
 
+app.add_typer(cli_studies.app)
 app.add_typer(cli_workers.app)
 
 

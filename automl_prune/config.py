@@ -149,7 +149,16 @@ class EvaluationSection(_Section):
 
 
 class LatencySection(_Section):
-    """How latency is measured, where the budget or the search space asks for it; see ``LatencySettings``."""
+    """How latency is measured, where the budget or the search space asks for it.
+
+    Attributes:
+        runtime: ``onnxruntime``, ``torch``, ``torch.compile``, or one that a package has registered.
+        provider: What the runtime computes with, by the runtime's own name for it; null is its first.
+        threads: Threads of a call on the CPU.
+        batch_size: Samples per call.
+        precision: Half-width of the ratio's interval, relative to the ratio, at which a measurement ends.
+        time_limit: Seconds after which it ends anyway, once it has an interval.
+    """
 
     runtime: str = "onnxruntime"
     provider: str | None = None

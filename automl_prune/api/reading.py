@@ -29,11 +29,12 @@ def read(run_dir: Path, storage: str | None = None) -> StudyRecord:
     Raises:
         StudyError: There is none.
     """
-    with _opened(run_dir, storage) as opened:
+    with open_study(run_dir, storage) as opened:
         return read_study(opened, study_name(RunDirectory(run_dir), storage))
 
 
-def _opened(run_dir: Path, storage: str | None) -> closing[StudyStorage]:
+def open_study(run_dir: Path, storage: str | None) -> closing[StudyStorage]:
+    """The storage of the study a run directory holds, closed at the end of a ``with``; ``StudyError`` without one."""
     directory = RunDirectory(run_dir)
     if storage is None and not directory.journal.is_file():
         raise StudyError(
@@ -97,7 +98,7 @@ class Status:
 
 def status(run_dir: Path, storage: str | None = None) -> Status:
     """Trials by state, workers and their leases, retries, failures with reasons, pace and time left."""
-    with _opened(run_dir, storage) as opened:
+    with open_study(run_dir, storage) as opened:
         name = study_name(RunDirectory(run_dir), storage)
         record = read_study(opened, name)
         return Status(record, read_crew(opened, name, record.requested))

@@ -180,6 +180,19 @@ def read_study(storage: StudyStorage, name: str | None = None) -> StudyRecord:
     )
 
 
+def read_identity(storage: StudyStorage, name: str | None = None) -> Mapping[str, Any]:
+    """What makes a study the one it is (model, data, budget, ...), as it was stored when the study began.
+
+    Raises:
+        StudyError: There is no such study, or it was not written by this package.
+    """
+    ledger = Ledger(storage, name)
+    attributes = ledger.attributes()
+    decode_context(attributes, ledger.name)
+    identity: Mapping[str, Any] = attributes[IDENTITY]
+    return identity
+
+
 def write_finalist(storage: StudyStorage, finalist: Finalist, name: str | None = None) -> None:
     """Store a finalist with its study, replacing one of the same trial."""
     Ledger(storage, name).set_attribute(f"{FINALIST}{finalist.trial}", finalist.to_json())

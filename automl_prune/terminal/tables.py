@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from rich.table import Table
 
+from automl_prune.comparison import Comparison, score_of
 from automl_prune.compression import Compressed
 from automl_prune.report.estimate import Estimate
 from automl_prune.report.sensitivity import noise
@@ -62,6 +63,45 @@ def front_as_table(rows: Sequence[FrontRow], context: StudyContext, title: str, 
     table.add_section()
     table.add_row("dense", "", *costs, *dense)
     return table
+
+
+def comparison_tables(result: Comparison) -> Iterator[Table]:
+    """Two studies as wholes, then their best models under the same budgets."""
+    records = [study.record for study in result.studies]
+    table = Table()
+    table.add_column("")
+    for study in result.studies:
+        table.add_column(study.label, justify="right")
+    dense = [plus_minus(result.metric, Estimate.of([r.context.dense_test])) for r in records]
+    finished = [f"{sum(t.state in ('complete', 'failed') for t in r.trials)} of {r.requested}" for r in records]
+    table.add_row("trials finished", *finished)
+    table.add_row("finalists", *(str(len(r.finalists)) for r in records))
+    table.add_row(f"dense {result.cost}", *(cost_full(result.cost, value) for value in result.dense))
+    table.add_row(f"dense test {result.metric.name}", *dense)
+    if result.volumes:
+        table.add_row("hypervolume of the front", *(f"{volume:.3f}" for volume in result.volumes))
+    yield table
+    split = "test" if result.stage == "finalists" else "validation"
+    table = Table(title=f"Best model by {result.cost}, {split} {result.metric.name}", title_justify="left")
+    table.add_column("at most", justify="right")
+    for study in result.studies:
+        table.add_column(study.label, justify="right")
+    table.add_column("gain (95 % interval)", justify="right")
+    for level in result.levels:
+        cells = ["none" if row is None else plus_minus(result.metric, score_of(row)) for row in level.rows]
+        table.add_row(cost_full(result.cost, level.limit), *cells, _gain(result.metric, level.gain, level.significant))
+    yield table
+
+
+def _gain(metric: Metric, gain: Estimate | None, significant: bool) -> str:
+    if gain is None:
+        return ""
+    if gain.interval is None:
+        return signed(metric, gain.value)
+    low, high = gain.interval
+    return (
+        f"{signed(metric, gain.value)} ({signed(metric, low)} to {signed(metric, high)}){' *' if significant else ''}"
+    )
 
 
 def sparsified_tables(result: Sparsified, metric: Metric) -> Iterator[Table]:

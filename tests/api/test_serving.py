@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import json
+import socket
+import sys
+import threading
+import time
+import urllib.request
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from automl_prune import api
+from automl_prune.errors import ConfigError, StudyError
+from automl_prune.study.runner import run_study
+from automl_prune.study.storage import open_storage
+from automl_prune.view import Silent
+from tests.study.synthetic import evaluate, propose, spec
+
+
+class Spoken(Silent):
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def say(self, message: str) -> None:
+        self.said.append(message)
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path) -> Path:
+    run_study(replace(spec(4), name="study"), open_storage(None, tmp_path), propose, evaluate)
+    return tmp_path
+
+
+@pytest.fixture
+def port() -> int:
+    with socket.create_server(("localhost", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def test_the_dashboard_serves_the_study_on_this_machine(run_dir: Path, port: int) -> None:
+    pytest.importorskip("optuna_dashboard")
+    view = Spoken()
+    threading.Thread(target=api.dashboard, args=(run_dir,), kwargs={"port": port, "view": view}, daemon=True).start()
+    for _ in range(600):
+        try:
+            with urllib.request.urlopen(f"http://localhost:{port}/api/studies", timeout=60) as answer:
+                studies = json.load(answer)["study_summaries"]
+            break
+        except OSError:
+            time.sleep(0.1)
+    assert [study["study_name"] for study in studies] == ["study"]
+    assert view.said[0].startswith(f"http://localhost:{port} ")
+
+
+def test_listening_for_everyone_is_warned_of_and_a_taken_port_is_an_error(run_dir: Path) -> None:
+    pytest.importorskip("optuna_dashboard")
+    view = Spoken()
+    with socket.create_server(("0.0.0.0", 0)) as server:
+        taken = server.getsockname()[1]
+        with pytest.raises(StudyError, match=f"cannot listen on 0.0.0.0:{taken} .*choose another --port"):
+            api.dashboard(run_dir, host="0.0.0.0", port=taken, view=view)
+    assert view.said[0].startswith(f"Warning: whoever can reach 0.0.0.0:{taken} can read, change and delete")
+
+
+def test_without_the_extra_the_message_says_how_to_install_it(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "optuna_dashboard", None)
+    with pytest.raises(ConfigError, match=r"pip install 'automl-prune\[dashboard\]'"):
+        api.dashboard(run_dir)
+
+
+def test_a_folder_without_a_study_has_no_dashboard(tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match="holds no study"):
+        api.dashboard(tmp_path)
