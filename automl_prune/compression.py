@@ -118,7 +118,7 @@ def compress(
         small = evaluator.compress(plan, on_step=stage)
     plain = Evaluator(session.model, session.graph, task, evaluator.scores, Recipe(recalibrate=False), place)
     cut = plain.plan(choose_widths(session.projector, "l1", "uniform"))
-    dense = session.graph.plan({}).costs()
+    dense = evaluator.costs(session.graph.plan({}))
     rows = {
         "dense": Scored(dense, session.dense_val, session.dense_test),
         PLAIN: _scored(plain.compress(cut), cut, session),
@@ -152,4 +152,4 @@ def choose_widths(projector: Projector, criterion: str, widths: Widths) -> Candi
 
 def _scored(model: nn.Module, plan: Plan, session: Session) -> Scored:
     val, test = (score(model, session.task, split, session.device) for split in ("val", "test"))
-    return Scored(plan.costs(), val, test)
+    return Scored(session.evaluator.costs(plan), val, test)

@@ -54,6 +54,7 @@ class Projector:
         limits: Absolute upper bounds by metric, the first being the target's (``Budget.limits``).
         scores: By criterion and group, shape (width,), at least 0, not all 0 (``score_groups``).
         costs: By metric, what is known of costs beside the graph's own; the variables are the graph's groups.
+        allowed: Widths by group, ascending, the dense one last; by default those of the space.
 
     Raises:
         BudgetError: No allowed widths meet the limits; says the reachable minimum.
@@ -67,6 +68,7 @@ class Projector:
         limits: Mapping[str, float],
         scores: Mapping[str, Mapping[str, torch.Tensor]],
         costs: Mapping[str, CostModel] | None = None,
+        allowed: Mapping[str, tuple[int, ...]] | None = None,
     ) -> None:
         self._space = space
         self._dense = graph.widths
@@ -76,7 +78,8 @@ class Projector:
         self._limits = dict(limits)
         self._costs: dict[str, CostModel] = {**graph.cost_models, **(costs or {})}
         _check_known(self._costs, limits)
-        self._ladder = Ladder(tuple(limit.widths() for limit in space.limits(graph.groups).values()))
+        widths = allowed or {name: limit.widths() for name, limit in space.limits(graph.groups).items()}
+        self._ladder = Ladder(tuple(widths[name] for name in self._names))
         self._scores = {name: dict(scores[name]) for name in space.criteria}
         self._score_errors = {name: errors_of_scores(mine) for name, mine in self._scores.items()}
         self._importance = {name: self._importances(scores[name]) for name in space.criteria}

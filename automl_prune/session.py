@@ -24,6 +24,7 @@ from automl_prune.evaluation.reconstruct import unreconstructible
 from automl_prune.evaluation.score import score
 from automl_prune.files import tensors_digest
 from automl_prune.machine import cores, processor
+from automl_prune.pricing import MakeMeter, Prices, price
 from automl_prune.projection import Projector
 from automl_prune.space import Space
 from automl_prune.tasks import Score, Task
@@ -170,7 +171,7 @@ class Session:
         task: Its data.
         graph: Its proved channel graph.
         budget: As given.
-        limits: Absolute bounds by metric.
+        prices: What candidates cost, and the absolute bounds.
         space: What is searched.
         projector: From points to candidates within the budget.
         evaluator: From candidates to scores.
@@ -184,7 +185,7 @@ class Session:
     task: Task
     graph: ChannelGraph
     budget: Budget
-    limits: Mapping[str, float]
+    prices: Prices
     space: Space
     projector: Projector
     evaluator: Evaluator
@@ -192,6 +193,11 @@ class Session:
     dense_test: Score
     device: torch.device
     seed: int
+
+    @property
+    def limits(self) -> Mapping[str, float]:
+        """Absolute bounds by metric."""
+        return self.prices.limits
 
     @classmethod
     def prepare(
@@ -207,13 +213,15 @@ class Session:
         view: View,
         calibration: Path | None = None,
         ranking: Path | None = None,
+        latency: Path | None = None,
+        make_meter: MakeMeter | None = None,
         findings: Findings | None = None,
     ) -> Session:
         """Trace, prove, check that the budget can be reached, calibrate, and score the dense model.
 
-        ``calibration`` and ``ranking`` are the files where the calibration and the scores that come from it are
-        kept; they are made when something needs them. With ``findings``, groups are proved and the dense model is
-        scored only where these do not say the result.
+        ``calibration``, ``ranking`` and ``latency`` are the files where the calibration, the scores that come from it
+        and the predictor of latency are kept; they are made when something needs them, latency by ``make_meter``.
+        With ``findings``, groups are proved and the dense model is scored only where these do not say the result.
 
         Raises:
             ModelError: The model cannot run or be pruned.
@@ -221,13 +229,14 @@ class Session:
         """
         model = model.to(device).eval()
         graph = trace_and_prove(model, task, device, view, findings)
-        limits = budget.limits(graph.dense_costs)
+        prices = price(model, graph, task, budget, space, make_meter=make_meter, path=latency, seed=seed, view=view)
+        graph = prices.graph
         found = calibrate(model, graph, task, recipe, space.criteria, calibration, seed=seed, device=device, view=view)
         scores = rank(graph, CriterionContext.of(model, seed, found), space.criteria, ranking, view)
-        projector = Projector(graph, space, limits, scores)
-        view.say(f"Budget: {budget.describe(graph.dense_costs)}")
+        projector = Projector(graph, space, prices.projected, scores, prices.predicted, prices.allowed)
+        view.say(f"Budget: {budget.describe(prices.dense)}")
         for metric, (least, most) in projector.reachable().items():
-            dense, show = graph.dense_costs[metric], cost_metrics[metric].show
+            dense, show = prices.dense[metric], cost_metrics[metric].show
             span = f"{least / dense:.1%} to {most / dense:.1%} of dense ({show(least)} to {show(most)})"
             view.say(f"Reachable {metric}: {span}")
         if findings is not None:
@@ -240,8 +249,8 @@ class Session:
                 stage(2, 2)
         show = task.metric.show
         view.say(f"Dense {task.metric.name}: {show(dense_val.value)} validation, {show(dense_test.value)} test")
-        evaluator = Evaluator(model, graph, task, scores, recipe, device, found)
-        return cls(model, task, graph, budget, limits, space, projector, evaluator, dense_val, dense_test, device, seed)
+        evaluator = Evaluator(model, graph, task, scores, recipe, device, found, prices.measured)
+        return cls(model, task, graph, budget, prices, space, projector, evaluator, dense_val, dense_test, device, seed)
 
     def identity(self, *, strategy: str) -> dict[str, Any]:
         """What makes two studies the same study: resuming checks each entry by name."""
@@ -255,4 +264,5 @@ class Session:
             "evaluation": asdict(self.evaluator.recipe),
             "strategy": strategy,
             "seed": self.seed,
+            **self.prices.identity,
         }

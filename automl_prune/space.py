@@ -109,7 +109,8 @@ class Space(_Strict):
         depth_slope: Half-width of a slope of all corrections or coefficients over the groups, from -slope at the first
             to +slope at the last; 0 for none.
         scope: Whether every group has a correction or coefficient of its own, or every stage of the network.
-        round_to: Widths are multiples of it (or dense).
+        round_to: Widths are multiples of it (or dense). ``auto`` measures which ones are fast where the model is to
+            run, and takes those.
         min_width: Least width of a group, in channels.
         max_prune_ratio: Greatest fraction of a group that may be removed, in [0, 1].
         exclude: Patterns (``*``, ``?``) of group names that stay as they are.
@@ -124,7 +125,7 @@ class Space(_Strict):
     coefficient: Annotated[float, Field(gt=0, le=10)] | None = None
     depth_slope: Annotated[float, Field(ge=0, le=5)] = 0.0
     scope: Literal["group", "stage"] = "group"
-    round_to: _Width = 1
+    round_to: _Width | Literal["auto"] = 1
     min_width: _Width = 2
     max_prune_ratio: _Ratio = 0.9
     exclude: _Names = ()
@@ -231,6 +232,7 @@ class Space(_Strict):
 
     def _rules(self, group: str) -> dict[str, Any]:
         rules: dict[str, Any] = {key: getattr(self, key) for key in GroupBounds.model_fields}
+        rules["round_to"] = 1 if rules["round_to"] == "auto" else rules["round_to"]
         for pattern, bounds in self.bounds.items():
             if fnmatchcase(group, pattern):
                 rules |= bounds.model_dump(exclude_none=True)

@@ -71,7 +71,7 @@ def study_spec(
         metric=session.task.metric,
         cost=next(iter(session.limits)),
         limits=session.limits,
-        dense_costs=graph.dense_costs,
+        dense_costs=session.prices.dense,
         dense_val=session.dense_val,
         dense_test=session.dense_test,
         group_widths=graph.widths,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
@@ -33,6 +33,7 @@ class ChannelGraph:
         parameter_terms: Number of parameters, a term per parameter.
         attributes: Sizes that modules hold as numbers and that follow the widths.
         tensors: What takes memory while one sample runs; empty when that is not known.
+        further: Other costs that follow exactly from the widths, by metric name (``with_cost``).
     """
 
     groups: tuple[ChannelGroup, ...]
@@ -42,6 +43,7 @@ class ChannelGraph:
     parameter_terms: tuple[Term, ...]
     attributes: tuple[Attribute, ...] = ()
     tensors: tuple[LiveTensor, ...] = ()
+    further: Mapping[str, CostModel] = field(default_factory=dict)
 
     @classmethod
     def trace(cls, model: nn.Module, example_inputs: tuple[torch.Tensor, ...]) -> ChannelGraph:
@@ -77,11 +79,15 @@ class ChannelGraph:
 
     @cached_property
     def cost_models(self) -> dict[str, CostModel]:
-        """Every cost that follows from the trace, exact, by metric name."""
+        """Every cost that follows from the widths, by metric name."""
         found: dict[str, CostModel] = {"macs": self.macs, "params": self.params}
         if self.tensors:
             found["memory"] = PeakMemory(tuple(self.widths), self.tensors)
-        return found
+        return {**found, **self.further}
+
+    def with_cost(self, metric: str, cost: CostModel) -> ChannelGraph:
+        """The graph whose plans have one cost more; its variables are the groups, in order."""
+        return replace(self, further={**self.further, metric: cost})
 
     def axis_length(self, parameter: str, axis: int) -> AxisLength:
         """The length of an axis of a parameter or buffer as a function of the group widths."""

@@ -58,6 +58,7 @@ class Cost:
         dense: The same cost of the dense model.
         interval: Ends of the 95 % interval of a measured value; None for an exact one.
         noisy: Why a measured value is not to be relied on; None when it is.
+        predicted: What was expected before it was measured; None when it was not measured.
     """
 
     metric: str
@@ -65,6 +66,7 @@ class Cost:
     dense: float
     interval: tuple[float, float] | None = None
     noisy: str | None = None
+    predicted: float | None = None
 
     @property
     def ratio(self) -> float:

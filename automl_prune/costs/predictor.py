@@ -10,6 +10,8 @@ widths to be measured.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import product
@@ -127,6 +129,7 @@ class LatencyPredictor:
         fits: A model per layer.
         rest: Coefficients of what is no layer (joins, pools, reordering), see ``_rest_terms``.
         scale: What the sum is multiplied by to give what was measured end to end.
+        dense: Measured seconds of the dense model.
         error: On candidates that a fit without them had not seen.
     """
 
@@ -135,6 +138,7 @@ class LatencyPredictor:
     fits: tuple[_Fit, ...]
     rest: tuple[float, ...]
     scale: float
+    dense: float
     error: PredictionError
     _model: _Model = field(init=False, repr=False, compare=False)
     _lengths: _Lengths = field(init=False, repr=False, compare=False)
@@ -144,13 +148,16 @@ class LatencyPredictor:
         object.__setattr__(self, "_lengths", _Lengths(self.groups, self.layers))
 
     @classmethod
-    def fit(cls, groups: Sequence[str], layers: Sequence[Layer], samples: Sequence[Sample]) -> LatencyPredictor:
+    def fit(
+        cls, groups: Sequence[str], layers: Sequence[Layer], samples: Sequence[Sample], *, dense: float
+    ) -> LatencyPredictor:
         """Fit layers and rest to measured models.
 
         Args:
             groups: Names of the variables.
             layers: All whose time depends on widths; one that no sample has a time of counts to the rest.
             samples: At least ``LEAST_SAMPLES``, of diverse widths.
+            dense: Measured seconds of the dense model.
 
         Raises:
             ValueError: There are too few samples.
@@ -164,7 +171,7 @@ class LatencyPredictor:
         predicted = trial.predict(whole, np.array([s.widths for s in unseen]))
         error = PredictionError.of(predicted, [s.seconds for s in unseen])
         final = _fitted(whole, samples, [(fit.block, fit.multiple) for fit in trial.fits])
-        return cls(tuple(groups), tuple(layers), final.fits, final.rest, final.scale, error)
+        return cls(tuple(groups), tuple(layers), final.fits, final.rest, final.scale, dense, error)
 
     @property
     def monotone(self) -> bool:
@@ -183,6 +190,11 @@ class LatencyPredictor:
         """Predicted seconds for widths by group name; every group must be named."""
         return self.evaluate([widths[group] for group in self.groups])
 
+    @property
+    def digest(self) -> str:
+        """Sixteen hexadecimal digits that identify it."""
+        return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()[:16]
+
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dictionary; ``from_json`` inverts it."""
         return {
@@ -194,6 +206,7 @@ class LatencyPredictor:
             "fits": [asdict(fit) for fit in self.fits],
             "rest": list(self.rest),
             "scale": self.scale,
+            "dense": self.dense,
             "error": asdict(self.error),
         }
 
@@ -213,6 +226,7 @@ class LatencyPredictor:
                 ),
                 rest=tuple(value["rest"]),
                 scale=float(value["scale"]),
+                dense=float(value["dense"]),
                 error=PredictionError(**value["error"]),
             )
         except (KeyError, TypeError) as error:
@@ -223,12 +237,12 @@ def _axis(length: AxisLength) -> dict[str, Any]:
     return {"constant": length.constant, "positions": dict(length.positions)}
 
 
-def save_predictor(path: Path, predictor: LatencyPredictor, identity: Mapping[str, str]) -> None:
+def save_predictor(path: Path, predictor: LatencyPredictor, identity: Mapping[str, Any]) -> None:
     """Write a predictor with what it is of (model, fingerprint), atomically."""
     write_sealed(path, {"format": FORMAT, "identity": dict(identity), "predictor": predictor.to_json()})
 
 
-def load_predictor(path: Path, identity: Mapping[str, str]) -> LatencyPredictor | None:
+def load_predictor(path: Path, identity: Mapping[str, Any]) -> LatencyPredictor | None:
     """The predictor a file holds; None when there is none, it is damaged, or of something else."""
     try:
         value = read_sealed(path) if path.is_file() else {}

@@ -88,6 +88,7 @@ class Evaluator:
         recipe: How to evaluate.
         device: Where everything runs.
         calibration: Of the dense model; needed when the recipe reconstructs.
+        measured: Costs that only measuring tells, by metric, of the model of some widths.
 
     Raises:
         ConfigError: The recipe reconstructs, and there is no calibration.
@@ -102,12 +103,14 @@ class Evaluator:
         recipe: Recipe,
         device: torch.device,
         calibration: Calibration | None = None,
+        measured: Callable[[Mapping[str, int]], Mapping[str, Cost]] | None = None,
     ) -> None:
         if recipe.reconstruct and calibration is None:
             raise ConfigError("reconstruction needs a calibration of the dense model; collect one, or set it to false")
         self.model, self.graph, self.task, self.recipe, self.device = model, graph, task, recipe, device
         self.scores = scores
         self.calibration = calibration
+        self._measured = measured
         self._example = tuple(tensor[:1].to(device) for tensor in task.example_inputs)
 
     def plan(self, candidate: Candidate) -> Plan:
@@ -136,6 +139,10 @@ class Evaluator:
         """Identity of what a candidate keeps: the ``plan_digest`` of its evaluation."""
         return self.plan(candidate).digest
 
+    def costs(self, plan: Plan) -> dict[str, Cost]:
+        """Every cost of the pruned model, measured ones too."""
+        return plan.costs() | dict(self._measured(plan.widths) if self._measured is not None else {})
+
     def evaluate(
         self,
         candidate: Candidate,
@@ -162,7 +169,7 @@ class Evaluator:
     ) -> Evaluation:
         start = time.perf_counter()
         plan = self.plan(candidate)
-        costs = plan.costs()
+        costs = self.costs(plan)
         small = self.compress(plan)
         rungs = [RungScore(0, self._score(small, "val"), 0, time.perf_counter() - start)]
         finetuning = self.recipe.finetuning

@@ -17,7 +17,7 @@ from torch import nn
 from torch.utils._pytree import tree_flatten
 
 from automl_prune.channels import Plan
-from automl_prune.costs import cost_metrics, count_macs, count_params
+from automl_prune.costs import cost_metrics, count_macs, count_memory, count_params
 from automl_prune.errors import ExportError
 from automl_prune.evaluation import score
 from automl_prune.export.checkpoint import PLAN, WEIGHTS, load_pruned, save_pruned
@@ -66,11 +66,11 @@ def export_model(
     """
     device = next((tensor.device for tensor in model.state_dict().values()), torch.device("cpu"))
     model = copy.deepcopy(model).eval()
-    samples = _samples(task)
+    samples = onnx_samples(task)
     costs = _costs(model, plan, tuple(tensor[:1].to(device) for tensor in samples))
     with published(directory) as work:
         save_pruned(work, model, plan)
-        exported = export_onnx(model, samples, work / ONNX, metadata=_metadata(task))
+        exported = export_onnx(model, samples, work / ONNX, metadata=onnx_metadata(task))
         reloaded = load_pruned(work, dense).to(device)
         if tensors_digest(reloaded.state_dict()) != tensors_digest(model.state_dict()):
             raise ExportError("the reloaded weights are not those saved; check the disk, then export again")
@@ -83,6 +83,8 @@ def export_model(
         }
         _check_scores(scores, task.metric)
         costs["macs"]["counted_in_onnx"] = exported.macs
+        if "size" in costs:
+            costs["size"]["counted"] = _checked_size(work / ONNX, costs["size"]["value"])
         files = (ONNX, WEIGHTS, PLAN)
         manifest = _manifest(task, exported, costs, scores)
         manifest["sha256"] = {name: sha256(work / name) for name in files}
@@ -119,26 +121,36 @@ def _check_scores(scores: Mapping[str, Score], metric: Metric) -> None:
 def _costs(model: nn.Module, plan: Plan, example: tuple[torch.Tensor, ...]) -> dict[str, Any]:
     """The plan's costs, each with what counting the built model says; they must be equal."""
     counted = {"macs": count_macs(model, example), "params": count_params(model)}
+    known = {**counted, "memory": count_memory(model, example)}
     costs: dict[str, Any] = {}
     for name, cost in plan.costs().items():
         entry = {"value": cost.value, "dense": cost.dense, "ratio": cost.ratio, "unit": cost_metrics[name].unit}
-        if name in counted:
-            entry["counted"] = counted[name]
-            if counted[name] != cost.value:
+        if name in known:
+            entry["counted"] = known[name]
+            # memory is an upper bound where a tensor's size is not known to follow the widths
+            if known[name] > cost.value or (known[name] < cost.value and name in counted):
                 raise ExportError(
-                    f"the model has {counted[name]:,} {name}, its plan says {cost.value:,.0f}; it is not of this plan"
+                    f"the model has {known[name]:,} {name}, its plan says {cost.value:,.0f}; it is not of this plan"
                 )
         costs[name] = entry
     return costs
 
 
-def _samples(task: Task, count: int = 8) -> tuple[torch.Tensor, ...]:
+def _checked_size(path: Path, predicted: float) -> int:
+    """Bytes of a file, which the plan's cost must not be less than: a budget rests on it."""
+    size = path.stat().st_size
+    if size > predicted:
+        raise ExportError(f"the ONNX file has {size:,} bytes, its plan says at most {predicted:,.0f}; lower the budget")
+    return size
+
+
+def onnx_samples(task: Task, count: int = 8) -> tuple[torch.Tensor, ...]:
     """Inputs of the first validation samples, at most ``count``, on the CPU."""
     inputs = task.inputs(next(iter(task.batches("val"))))
     return tuple(tensor[:count].cpu() for tensor in inputs)
 
 
-def _metadata(task: Task) -> dict[str, str]:
+def onnx_metadata(task: Task) -> dict[str, str]:
     """What is written into the ONNX file itself, for whoever has nothing else."""
     preprocessing = task.preprocessing
     return {"task": task.name} | (

@@ -169,6 +169,12 @@ def score_onnx(
     return task.score(predictions())
 
 
+def constants(path: Path) -> dict[str, tuple[tuple[int, ...], int]]:
+    """Shape and bytes of every constant that a file holds, by name."""
+    held = onnx.load(path).graph.initializer
+    return {tensor.name: (tuple(tensor.dims), len(tensor.raw_data)) for tensor in held}
+
+
 class _Session:
     """ONNX Runtime on one file: arrays in, arrays out, by position."""
 

@@ -55,6 +55,11 @@ class RunDirectory:
         return self.path / "calibration.safetensors"
 
     @property
+    def latency(self) -> Path:
+        """What predicts the latency of candidates."""
+        return self.path / "latency.json"
+
+    @property
     def scores(self) -> Path:
         """Channel scores that were computed from these statistics."""
         return self.path / "scores.safetensors"

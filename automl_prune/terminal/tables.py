@@ -23,7 +23,7 @@ def compressed_as_table(result: Compressed) -> Table:
     metric = result.metric
     table = Table(caption="± half the 95 % interval", caption_justify="left")
     table.add_column("model")
-    for name in result.plan.costs():
+    for name in next(iter(result.rows.values())).costs:
         table.add_column(f"{name} (of dense)", justify="right")
     for split in ("validation", "test"):
         table.add_column(f"{split} {metric.name}", justify="right")

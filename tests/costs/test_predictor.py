@@ -59,7 +59,7 @@ class Machine:
 
 def predictor(machine: Machine, count: int = 48) -> LatencyPredictor:
     samples = [machine.sample(widths) for widths in diverse_widths([2] * 4, DENSE, count, seed=0)]
-    return LatencyPredictor.fit(GROUPS, LAYERS, samples)
+    return LatencyPredictor.fit(GROUPS, LAYERS, samples, dense=1e-3)
 
 
 FRESH = diverse_widths([2] * 4, DENSE, 80, seed=7)[1:]
@@ -87,7 +87,7 @@ def test_a_slow_profile_is_scaled_to_what_is_measured_end_to_end() -> None:
     machine = Machine()
     samples = [machine.sample(widths) for widths in diverse_widths([2] * 4, DENSE, 48, seed=0)]
     slow = [Sample(s.widths, s.seconds, {name: 3 * t for name, t in s.layers.items()}) for s in samples]
-    found, expected = (LatencyPredictor.fit(GROUPS, LAYERS, some) for some in (slow, samples))
+    found, expected = (LatencyPredictor.fit(GROUPS, LAYERS, some, dense=1e-3) for some in (slow, samples))
     assert found.evaluate_all(np.array(FRESH)) == pytest.approx(expected.evaluate_all(np.array(FRESH)), rel=1e-6)
 
 
@@ -97,7 +97,7 @@ def test_layers_without_a_profile_count_to_the_rest() -> None:
         Sample(s.widths, s.seconds, {})
         for s in (machine.sample(widths) for widths in diverse_widths([2] * 4, DENSE, 60, seed=0))
     ]
-    found = LatencyPredictor.fit(GROUPS, LAYERS, samples)
+    found = LatencyPredictor.fit(GROUPS, LAYERS, samples, dense=1e-3)
     error = PredictionError.of(found.evaluate_all(np.array(FRESH)), [machine.seconds(widths) for widths in FRESH])
     assert error.spearman > 0.8, "much worse than with profiles, still of use"
 

@@ -20,6 +20,7 @@ from automl_prune.report.sections import (
     front,
     history,
     importance,
+    latency,
     protected,
     provenance,
     rungs,
@@ -50,6 +51,7 @@ class Section:
 ORDER = (
     Section("answer", "Answer", answer.render),
     Section("front", "Front", front.render, front.figures),
+    Section("latency", "Latency", latency.render, latency.figures),
     Section("widths", "Kept widths", widths.render, widths.figures),
     Section("sensitivity", "Sensitivity", sensitivity.render, sensitivity.figures),
     Section("criteria", "Criteria", criteria.render, criteria.figures),

@@ -1,0 +1,132 @@
+"""From a meter to a latency predictor: measured once, kept for whoever resumes or joins the study."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Protocol
+
+from automl_prune.channels import ChannelGraph
+from automl_prune.costs import Cost
+from automl_prune.costs.predictor import LatencyPredictor, Layer, Sample, load_predictor, save_predictor
+from automl_prune.costs.sampling import diverse_widths
+from automl_prune.errors import CheckpointError
+from automl_prune.files import read_json, write_json
+from automl_prune.view import View
+
+SAMPLES = 48
+"""Models that are measured to fit a predictor."""
+
+Widths = Mapping[str, int]
+
+
+class Meter(Protocol):
+    """What measures candidates of one dense model."""
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """What it measures on, JSON-ready: only latencies of one identity compare."""
+        ...
+
+    @property
+    def reference(self) -> float:
+        """Seconds of the dense model, which every measured ratio is multiplied by."""
+        ...
+
+    def cost(self, widths: Widths) -> Cost:
+        """The measured latency of the model of some widths, in seconds."""
+        ...
+
+    def profile(self, widths: Widths) -> Mapping[str, float]:
+        """Seconds by weight of the layers, all the rest under another name."""
+        ...
+
+
+def layers_of(graph: ChannelGraph) -> tuple[Layer, ...]:
+    """The convolutions and matrix products of a model whose weights can be named, for a predictor."""
+    macs: dict[str, int] = defaultdict(int)
+    for term in graph.terms:
+        macs[term.name] += term.at(graph.widths)
+    return tuple(
+        Layer(
+            name,
+            graph.axis_length(name, 1),
+            graph.axis_length(name, 0),
+            max(1, macs[name.rpartition(".")[0]] // math.prod(shape)),
+        )
+        for name, shape in graph.shapes.items()
+        if len(shape) > 1 and name.rpartition(".")[0] in macs
+    )
+
+
+def predictor_of(
+    make_meter: Callable[[float | None], Meter],
+    graph: ChannelGraph,
+    lowest: Sequence[int],
+    *,
+    model: str,
+    path: Path | None,
+    seed: int,
+    view: View,
+    count: int = SAMPLES,
+) -> tuple[Meter, LatencyPredictor]:
+    """A meter, and the predictor kept in ``path`` or a new one; measuring can be interrupted and goes on.
+
+    Args:
+        make_meter: Makes the meter, given the dense model's seconds where they are known.
+        graph: Its groups.
+        lowest: Least width of every group.
+        model: Digest of the dense model.
+        path: Where predictor and measurements are kept; stale or damaged ones are made anew. None keeps nothing.
+        seed: Of the widths that are measured.
+        view: Where progress goes.
+        count: How many models to measure.
+    """
+    groups, meter = tuple(graph.widths), make_meter(None)
+    identity = {"model": model, "groups": graph.digest, "meter": dict(meter.identity), "seed": seed, "count": count}
+    found = load_predictor(path, identity) if path is not None else None
+    if found is not None:
+        meter = make_meter(found.dense)
+    else:
+        wanted = diverse_widths(lowest, tuple(graph.widths.values()), count, seed)
+        notes = path.with_suffix(".samples.json") if path is not None else None
+        samples = _measured(notes, identity)
+        with view.stage("Measuring latency") as stage:
+            for number, widths in enumerate(wanted):
+                if widths not in samples:
+                    named = dict(zip(groups, widths, strict=True))
+                    samples[widths] = Sample(widths, meter.cost(named).value, dict(meter.profile(named)))
+                    _note(notes, identity, samples)
+                stage(number + 1, len(wanted))
+        measured = [samples[widths] for widths in wanted]
+        found = LatencyPredictor.fit(groups, layers_of(graph), measured, dense=measured[0].seconds)
+        if not math.isclose(meter.reference, found.dense):  # an interrupted session has measured the dense model
+            meter = make_meter(found.dense)
+        if path is not None:
+            save_predictor(path, found, identity)
+        if notes is not None:
+            notes.unlink(missing_ok=True)
+    view.say(f"Latency is predicted with a {found.error.describe()}; every candidate is measured")
+    return meter, found
+
+
+def _measured(path: Path | None, identity: Mapping[str, Any]) -> dict[tuple[int, ...], Sample]:
+    """The measurements an interrupted session has left, if they are of the same."""
+    if path is None or not path.is_file():
+        return {}
+    try:
+        value = read_json(path)
+        if value["identity"] != identity:
+            return {}
+        rows = [Sample(tuple(row["widths"]), row["seconds"], row["layers"]) for row in value["samples"]]
+    except (CheckpointError, KeyError, TypeError):
+        return {}
+    return {row.widths: row for row in rows}
+
+
+def _note(path: Path | None, identity: Mapping[str, Any], samples: Mapping[tuple[int, ...], Sample]) -> None:
+    if path is not None:
+        write_json(path, {"identity": dict(identity), "samples": [asdict(sample) for sample in samples.values()]})

@@ -1,0 +1,126 @@
+"""What candidates cost: exact from their widths, and where latency matters predicted first and then measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from automl_prune.budget import Budget
+from automl_prune.channels import ChannelGraph
+from automl_prune.costs import Cost, CostModel
+from automl_prune.costs.predictor import LatencyPredictor
+from automl_prune.errors import ConfigError
+from automl_prune.export.size import file_size
+from automl_prune.files import tensors_digest
+from automl_prune.latency import Meter, predictor_of
+from automl_prune.rounding import choose_rounding
+from automl_prune.space import Space
+from automl_prune.tasks import Task
+from automl_prune.view import View
+
+MakeMeter = Callable[[nn.Module, ChannelGraph, tuple[torch.Tensor, ...], float | None], Meter]
+"""A meter of a model, its groups and example inputs; given the dense model's seconds where they are known."""
+
+
+@dataclass(frozen=True)
+class Prices:
+    """The costs of a model's candidates. Immutable.
+
+    Attributes:
+        graph: The channel graph; its plans have every exact cost that the budget bounds.
+        dense: Costs of the dense model by metric, measured where they are not exact.
+        limits: Absolute bounds by metric, in the budget's order.
+        predicted: Cost models beside the graph's own.
+        allowed: Widths by group where they were chosen by measuring; None leaves them to the space.
+        meter: Of latency, when the budget or the space asks for it.
+        predictor: Of latency, likewise.
+    """
+
+    graph: ChannelGraph
+    dense: Mapping[str, float]
+    limits: Mapping[str, float]
+    predicted: Mapping[str, CostModel]
+    allowed: Mapping[str, tuple[int, ...]] | None = None
+    meter: Meter | None = None
+    predictor: LatencyPredictor | None = None
+
+    @property
+    def projected(self) -> dict[str, float]:
+        """The bounds that candidates are projected to: below a predicted cost's limit by its mean error.
+
+        Else every second candidate at the limit would measure above it.
+        """
+        error = 1 + self.predictor.error.mape if self.predictor is not None else 1.0
+        return {metric: limit / error if metric == "latency" else limit for metric, limit in self.limits.items()}
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What latencies were measured on and are predicted by, JSON-ready; empty without latency."""
+        if self.meter is None or self.predictor is None:
+            return {}
+        return {"latency": {**self.meter.identity, "dense": self.predictor.dense}, "predictor": self.predictor.digest}
+
+    def measured(self, widths: Mapping[str, int]) -> dict[str, Cost]:
+        """What only measuring tells of the model of some widths, by metric; empty without latency."""
+        if self.meter is None or self.predictor is None:
+            return {}
+        return {"latency": replace(self.meter.cost(widths), predicted=self.predictor.at(widths))}
+
+
+def price(
+    model: nn.Module,
+    graph: ChannelGraph,
+    task: Task,
+    budget: Budget,
+    space: Space,
+    *,
+    make_meter: MakeMeter | None,
+    path: Path | None,
+    seed: int,
+    view: View,
+) -> Prices:
+    """Find out what the budget and the space need to know.
+
+    Args:
+        model: The dense model; not changed.
+        graph: Its proved channel graph.
+        task: Its data.
+        budget: ``size`` exports the dense model once, ``latency`` measures some candidates.
+        space: ``round_to: auto`` measures them too.
+        make_meter: What measures latency here.
+        path: Where the predictor of latency is kept.
+        seed: Of the widths that are measured.
+        view: Where progress goes.
+
+    Raises:
+        ConfigError: Latency is needed, and nothing can measure it.
+    """
+    if "size" in budget.metrics:
+        graph = graph.with_cost("size", file_size(model, graph, task))
+    if "latency" not in budget.metrics and space.round_to != "auto":
+        return Prices(graph, graph.dense_costs, budget.limits(graph.dense_costs), {})
+    if make_meter is None:
+        raise ConfigError("budget latency and round_to: auto need measurements, which are not made here; drop them")
+    limits = space.limits(graph.groups)
+    example = tuple(tensor[:1].cpu() for tensor in task.example_inputs)
+    meter, predictor = predictor_of(
+        lambda reference: make_meter(model, graph, example, reference),
+        graph,
+        [own.low for own in limits.values()],
+        model=tensors_digest(model.state_dict()),
+        path=path,
+        seed=seed,
+        view=view,
+    )
+    allowed = None
+    if space.round_to == "auto":
+        rounding = choose_rounding(predictor, graph.macs, {name: own.widths() for name, own in limits.items()})
+        allowed = rounding.allowed
+        view.say(f"Searched are {rounding.reason}")
+    dense = {**graph.dense_costs, "latency": predictor.dense}
+    return Prices(graph, dense, budget.limits(dense), {"latency": predictor}, allowed, meter, predictor)
