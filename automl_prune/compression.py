@@ -15,9 +15,11 @@ from automl_prune.budget import Budget
 from automl_prune.candidate import Candidate
 from automl_prune.channels import Plan
 from automl_prune.costs import Cost
+from automl_prune.costs.latency import LatencySettings
 from automl_prune.errors import ConfigError
 from automl_prune.evaluation import Evaluator, Recipe, score
 from automl_prune.export.bundle import export_model
+from automl_prune.pricing import measuring
 from automl_prune.projection import Projector
 from automl_prune.registry import nearest
 from automl_prune.session import Session, choose_device, environment
@@ -84,6 +86,7 @@ def compress(
     recipe: Recipe,
     directory: RunDirectory | None,
     factory: Callable[[], nn.Module] | None,
+    latency: LatencySettings,
     seed: int,
     device: str,
     view: View,
@@ -100,6 +103,7 @@ def compress(
         recipe: How the pruned model is repaired; nothing is trained.
         directory: Where calibration and export go; None writes nothing.
         factory: Builds the dense model anew; by default copies ``model``.
+        latency: How latency is measured, where the budget or the space asks for it.
         seed: Chooses the calibration's samples.
         device: ``auto`` or a torch device.
         view: Where progress goes.
@@ -111,6 +115,7 @@ def compress(
     session = Session.prepare(
         model, task, budget, chosen, recipe, seed=seed, device=place, view=view,
         calibration=directory.calibration if directory else None, ranking=directory.scores if directory else None,
+        latency=directory.latency if directory else None, make_meter=measuring(latency),
     )  # fmt: skip
     evaluator = session.evaluator
     plan = evaluator.plan(choose_widths(session.projector, criterion, widths))

@@ -12,6 +12,7 @@ from typing import Any
 from automl_prune.config import Config, load_weights
 from automl_prune.errors import StudyError
 from automl_prune.files import tensors_digest
+from automl_prune.pricing import measuring
 from automl_prune.session import Findings, Session, choose_device
 from automl_prune.space import Space
 from automl_prune.study.directory import RunDirectory
@@ -23,6 +24,7 @@ from automl_prune.view import Silent, View
 BASELINE = "baseline"
 CALIBRATION = "calibration"
 SCORES = "scores"
+LATENCY = "latency"
 
 
 def join(
@@ -163,6 +165,8 @@ def _prepare(
         view=view,
         calibration=files.get(CALIBRATION),
         ranking=files.get(SCORES),
+        latency=files.get(LATENCY),
+        make_meter=measuring(config.latency.settings()),
         findings=findings,
     )
     invitation.verify(session.identity(strategy=config.search.strategy))

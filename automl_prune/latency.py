@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from automl_prune.channels import ChannelGraph
 from automl_prune.costs import Cost
+from automl_prune.costs.latency import Fingerprint
 from automl_prune.costs.predictor import LatencyPredictor, Layer, Sample, load_predictor, save_predictor
 from automl_prune.costs.sampling import diverse_widths
 from automl_prune.errors import CheckpointError
@@ -26,14 +27,15 @@ Widths = Mapping[str, int]
 class Meter(Protocol):
     """What measures candidates of one dense model."""
 
-    @property
-    def identity(self) -> Mapping[str, Any]:
-        """What it measures on, JSON-ready: only latencies of one identity compare."""
-        ...
+    fingerprint: Fingerprint
 
     @property
     def reference(self) -> float:
         """Seconds of the dense model, which every measured ratio is multiplied by."""
+        ...
+
+    def quick(self) -> Meter:
+        """A meter of the same model and reference that is less precise and faster."""
         ...
 
     def cost(self, widths: Widths) -> Cost:
@@ -86,25 +88,26 @@ def predictor_of(
         count: How many models to measure.
     """
     groups, meter = tuple(graph.widths), make_meter(None)
-    identity = {"model": model, "groups": graph.digest, "meter": dict(meter.identity), "seed": seed, "count": count}
+    machine = meter.fingerprint.to_json()
+    identity = {"model": model, "groups": graph.digest, "machine": machine, "seed": seed, "count": count}
     found = load_predictor(path, identity) if path is not None else None
     if found is not None:
         meter = make_meter(found.dense)
     else:
-        wanted = diverse_widths(lowest, tuple(graph.widths.values()), count, seed)
         notes = path.with_suffix(".samples.json") if path is not None else None
-        samples = _measured(notes, identity)
+        reference, samples = _noted(notes, identity)
         with view.stage("Measuring latency") as stage:
+            if reference is not None:
+                meter = make_meter(reference)
+            quick, wanted = meter.quick(), diverse_widths(lowest, tuple(graph.widths.values()), count, seed)
             for number, widths in enumerate(wanted):
                 if widths not in samples:
                     named = dict(zip(groups, widths, strict=True))
-                    samples[widths] = Sample(widths, meter.cost(named).value, dict(meter.profile(named)))
-                    _note(notes, identity, samples)
+                    samples[widths] = Sample(widths, quick.cost(named).value, dict(quick.profile(named)))
+                    _note(notes, identity, meter.reference, samples)
                 stage(number + 1, len(wanted))
         measured = [samples[widths] for widths in wanted]
-        found = LatencyPredictor.fit(groups, layers_of(graph), measured, dense=measured[0].seconds)
-        if not math.isclose(meter.reference, found.dense):  # an interrupted session has measured the dense model
-            meter = make_meter(found.dense)
+        found = LatencyPredictor.fit(groups, layers_of(graph), measured, dense=meter.reference)
         if path is not None:
             save_predictor(path, found, identity)
         if notes is not None:
@@ -113,20 +116,23 @@ def predictor_of(
     return meter, found
 
 
-def _measured(path: Path | None, identity: Mapping[str, Any]) -> dict[tuple[int, ...], Sample]:
-    """The measurements an interrupted session has left, if they are of the same."""
+def _noted(path: Path | None, identity: Mapping[str, Any]) -> tuple[float | None, dict[tuple[int, ...], Sample]]:
+    """The dense model's seconds and the measurements an interrupted session has left, if they are of the same."""
     if path is None or not path.is_file():
-        return {}
+        return None, {}
     try:
         value = read_json(path)
         if value["identity"] != identity:
-            return {}
+            return None, {}
         rows = [Sample(tuple(row["widths"]), row["seconds"], row["layers"]) for row in value["samples"]]
+        return float(value["reference"]), {row.widths: row for row in rows}
     except (CheckpointError, KeyError, TypeError):
-        return {}
-    return {row.widths: row for row in rows}
+        return None, {}
 
 
-def _note(path: Path | None, identity: Mapping[str, Any], samples: Mapping[tuple[int, ...], Sample]) -> None:
+def _note(
+    path: Path | None, identity: Mapping[str, Any], reference: float, samples: Mapping[tuple[int, ...], Sample]
+) -> None:
     if path is not None:
-        write_json(path, {"identity": dict(identity), "samples": [asdict(sample) for sample in samples.values()]})
+        rows = [asdict(sample) for sample in samples.values()]
+        write_json(path, {"identity": dict(identity), "reference": reference, "samples": rows})

@@ -81,6 +81,21 @@ class LatencyMeter:
         """Seconds per call of the dense model: the median over the rounds of each one's fastest call."""
         return self._given if self._given is not None else self._dense.reference
 
+    def quick(self) -> LatencyMeter:
+        """A meter of the same model, graph and dense measurement that is content with less: for what a fit averages."""
+        found = copy.copy(self._ready())
+        settings = self.settings
+        found.settings = replace(
+            settings, precision=max(settings.precision, 0.05), time_limit=min(settings.time_limit, 1.0)
+        )
+        found._measured = {}
+        return found
+
+    def _ready(self) -> LatencyMeter:
+        """This meter, with what is made once for both it and its copies."""
+        _ = self.reference, self._dense_model, self._dense
+        return self
+
     def dense(self) -> LatencyMeasurement:
         """The dense model beside itself: its seconds, and how far from 1 the ratio of equal models comes to lie."""
         return replace(self._dense, reference=self.reference)

@@ -13,11 +13,12 @@ from torch import nn
 from automl_prune.budget import Budget
 from automl_prune.channels import ChannelGraph
 from automl_prune.costs import Cost, CostModel
+from automl_prune.costs.latency import LatencySettings
 from automl_prune.costs.predictor import LatencyPredictor
-from automl_prune.errors import ConfigError
 from automl_prune.export.size import file_size
 from automl_prune.files import tensors_digest
 from automl_prune.latency import Meter, predictor_of
+from automl_prune.meter import LatencyMeter
 from automl_prune.rounding import choose_rounding
 from automl_prune.space import Space
 from automl_prune.tasks import Task
@@ -63,13 +64,21 @@ class Prices:
         """What latencies were measured on and are predicted by, JSON-ready; empty without latency."""
         if self.meter is None or self.predictor is None:
             return {}
-        return {"latency": {**self.meter.identity, "dense": self.predictor.dense}, "predictor": self.predictor.digest}
+        return {
+            "latency": {**self.meter.fingerprint.to_json(), "dense": self.predictor.dense},
+            "predictor": self.predictor.digest,
+        }
 
     def measured(self, widths: Mapping[str, int]) -> dict[str, Cost]:
         """What only measuring tells of the model of some widths, by metric; empty without latency."""
         if self.meter is None or self.predictor is None:
             return {}
         return {"latency": replace(self.meter.cost(widths), predicted=self.predictor.at(widths))}
+
+
+def measuring(settings: LatencySettings) -> MakeMeter:
+    """Makes meters that measure with some settings."""
+    return lambda model, graph, inputs, reference: LatencyMeter(model, graph, inputs, settings, reference)
 
 
 def price(
@@ -79,7 +88,7 @@ def price(
     budget: Budget,
     space: Space,
     *,
-    make_meter: MakeMeter | None,
+    make_meter: MakeMeter,
     path: Path | None,
     seed: int,
     view: View,
@@ -98,14 +107,13 @@ def price(
         view: Where progress goes.
 
     Raises:
-        ConfigError: Latency is needed, and nothing can measure it.
+        ConfigError: The runtime that is to measure latency is not there.
+        ExportError: The model cannot be exported.
     """
     if "size" in budget.metrics:
         graph = graph.with_cost("size", file_size(model, graph, task))
     if "latency" not in budget.metrics and space.round_to != "auto":
         return Prices(graph, graph.dense_costs, budget.limits(graph.dense_costs), {})
-    if make_meter is None:
-        raise ConfigError("budget latency and round_to: auto need measurements, which are not made here; drop them")
     limits = space.limits(graph.groups)
     example = tuple(tensor[:1].cpu() for tensor in task.example_inputs)
     meter, predictor = predictor_of(

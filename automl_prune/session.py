@@ -16,6 +16,7 @@ from automl_prune.budget import Budget
 from automl_prune.calibration import Calibration, CalibrationSettings, load_or_collect
 from automl_prune.channels import ChannelGraph, prove
 from automl_prune.costs import cost_metrics
+from automl_prune.costs.latency import LatencySettings
 from automl_prune.criteria import CriterionContext, is_measured, load_or_score, need_of
 from automl_prune.criteria import criteria as known_criteria
 from automl_prune.errors import ModelError
@@ -24,7 +25,7 @@ from automl_prune.evaluation.reconstruct import unreconstructible
 from automl_prune.evaluation.score import score
 from automl_prune.files import tensors_digest
 from automl_prune.machine import cores, processor
-from automl_prune.pricing import MakeMeter, Prices, price
+from automl_prune.pricing import MakeMeter, Prices, measuring, price
 from automl_prune.projection import Projector
 from automl_prune.space import Space
 from automl_prune.tasks import Score, Task
@@ -229,7 +230,17 @@ class Session:
         """
         model = model.to(device).eval()
         graph = trace_and_prove(model, task, device, view, findings)
-        prices = price(model, graph, task, budget, space, make_meter=make_meter, path=latency, seed=seed, view=view)
+        prices = price(
+            model,
+            graph,
+            task,
+            budget,
+            space,
+            make_meter=make_meter or measuring(LatencySettings()),
+            path=latency,
+            seed=seed,
+            view=view,
+        )
         graph = prices.graph
         found = calibrate(model, graph, task, recipe, space.criteria, calibration, seed=seed, device=device, view=view)
         scores = rank(graph, CriterionContext.of(model, seed, found), space.criteria, ranking, view)

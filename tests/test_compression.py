@@ -13,6 +13,7 @@ import automl_prune as ap
 from automl_prune.compression import PLAIN, WIDTHS, Compressed, compress
 from automl_prune.config import Config, EvaluationSection
 from automl_prune.costs import count_macs
+from automl_prune.costs.latency import LatencySettings
 from automl_prune.errors import BudgetError, ConfigError
 from automl_prune.evaluation import FineTuning, finetune, score
 from automl_prune.files import read_json, tensors_digest
@@ -41,7 +42,7 @@ def trained(digits_task: Task) -> nn.Module:
 def _compress(model: nn.Module, task: Task, **options: Any) -> Compressed:
     defaults: dict[str, Any] = {
         "criterion": "obs", "widths": "uniform", "space": Space(), "recipe": FEW.recipe(), "directory": None,
-        "factory": None, "seed": 0, "device": "cpu", "view": Silent(),
+        "factory": None, "latency": LatencySettings(), "seed": 0, "device": "cpu", "view": Silent(),
     }  # fmt: skip
     return compress(model, task, ap.Budget(macs=0.4), **{**defaults, **options})
 

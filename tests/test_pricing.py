@@ -14,7 +14,8 @@ from torch import nn
 from automl_prune.budget import Budget
 from automl_prune.channels import ChannelGraph
 from automl_prune.costs import Cost
-from automl_prune.errors import BudgetError, ConfigError
+from automl_prune.costs.latency import Fingerprint
+from automl_prune.errors import BudgetError
 from automl_prune.evaluation import Recipe
 from automl_prune.latency import layers_of
 from automl_prune.pricing import price
@@ -30,13 +31,13 @@ class MadeUpMeter:
     """A machine on which layers are fast when both their widths are multiples of 4; counts what it measured."""
 
     def __init__(self, graph: ChannelGraph, reference: float | None, machine: str = "made up") -> None:
-        self.graph, self.machine, self.measured = graph, machine, 0
+        self.graph, self.measured = graph, 0
+        self.fingerprint = Fingerprint("made up", "none", machine, 1, 1, 1, "wall")
         self._layers = layers_of(graph)
         self.reference = reference if reference is not None else sum(self.profile(graph.widths).values())
 
-    @property
-    def identity(self) -> Mapping[str, Any]:
-        return {"device": self.machine}
+    def quick(self) -> MadeUpMeter:
+        return self
 
     def cost(self, widths: Mapping[str, int]) -> Cost:
         self.measured += 1
@@ -71,7 +72,7 @@ class Workshop:
 
 
 def prepare(
-    model: nn.Module, task: Classification, budget: Budget, path: Path | None, make: Workshop | None, **space: Any
+    model: nn.Module, task: Classification, budget: Budget, path: Path | None, make: Workshop, **space: Any
 ) -> Session:
     chosen = Space.parse({"criteria": ["l1"], "min_width": 1, **space}, source="test")
     return Session.prepare(
@@ -165,15 +166,13 @@ def test_rounding_is_chosen_and_said(tiny_resnet: nn.Module, digits_task: Classi
     assert all(width in prices.allowed[name] for name, width in found.uniform("l1").widths.items())
 
 
-def test_latency_that_nothing_can_measure_is_refused(tiny_resnet: nn.Module, digits_task: Classification) -> None:
-    with pytest.raises(ConfigError, match="latency"):
-        prepare(tiny_resnet, digits_task, Budget(latency=0.6), None, None)
+def test_a_latency_out_of_reach_is_refused(tiny_resnet: nn.Module, digits_task: Classification) -> None:
     with pytest.raises(BudgetError, match=r"latency <= .* cannot be reached"):
         prepare(tiny_resnet, digits_task, Budget(latency=0.01), None, Workshop())
 
 
 def test_a_size_budget_holds_for_the_file(tiny_resnet: nn.Module, digits_task: Classification) -> None:
-    session = prepare(tiny_resnet, digits_task, Budget(size=0.6), None, None)
+    session = prepare(tiny_resnet, digits_task, Budget(size=0.6), None, Workshop())
     plan = session.evaluator.plan(session.projector.uniform("l1"))
     assert np.isclose(plan.costs()["size"].ratio, 0.6, atol=0.1)
     assert plan.costs()["size"].value <= session.limits["size"]

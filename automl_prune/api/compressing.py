@@ -11,6 +11,7 @@ from torch import nn
 from automl_prune.budget import Budget
 from automl_prune.compression import Compressed, Widths, compress
 from automl_prune.config import Config, EvaluationSection
+from automl_prune.costs.latency import LatencySettings
 from automl_prune.dense import load_or_train
 from automl_prune.evaluation import Recipe
 from automl_prune.files import write_text
@@ -33,6 +34,7 @@ def one_shot(
     sequential: bool = True,
     run_dir: Path | str | None = None,
     factory: Callable[[], nn.Module] | None = None,
+    latency: LatencySettings | None = None,
     seed: int = 0,
     device: str = "auto",
     view: View | None = None,
@@ -51,6 +53,7 @@ def one_shot(
         run_dir: Where the calibration is kept and the verified export goes (``models/one-shot-CRITERION-WIDTHS``);
             None writes nothing.
         factory: Builds the dense model anew, to check that exported files restore; by default copies ``model``.
+        latency: How latency is measured, where the budget or the space asks for it.
         seed: Chooses the calibration's samples.
         device: ``auto`` or a torch device.
         view: Where progress goes.
@@ -67,7 +70,7 @@ def one_shot(
     return compress(
         model, task, budget, criterion, widths=widths, space=space or Space(),
         recipe=_recipe(evaluation or EvaluationSection(), sequential=sequential), directory=directory,
-        factory=factory, seed=seed, device=device, view=view or Silent(),
+        factory=factory, latency=latency or LatencySettings(), seed=seed, device=device, view=view or Silent(),
     ).model  # fmt: skip
 
 
@@ -89,7 +92,8 @@ def one_shot_config(
     return compress(
         model, task, config.parsed_budget(), criterion, widths=widths, space=space,
         recipe=_recipe(config.evaluation, sequential=sequential), directory=directory,
-        factory=config.build_model, seed=config.search.seed, device=config.device, view=view,
+        factory=config.build_model, latency=config.latency.settings(), seed=config.search.seed, device=config.device,
+        view=view,
     )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from automl_prune.config import Config, load_weights
 from automl_prune.errors import ConfigError, StudyError
 from automl_prune.finalists import export_finalist, train_finalist
 from automl_prune.learning_rate import finalist_recipe
+from automl_prune.pricing import measuring
 from automl_prune.report import front_table
 from automl_prune.report.table import completed
 from automl_prune.session import Session, choose_device
@@ -71,6 +72,8 @@ def export(
         view=view,
         calibration=directory.calibration,
         ranking=directory.scores,
+        latency=directory.latency,
+        make_meter=measuring(config.latency.settings()),
     )
     opened, name = open_storage(storage, run_dir), study_name(directory, storage)
     finetuning = finalist_recipe(evaluation, session, opened, record, number, directory, name, view=view)

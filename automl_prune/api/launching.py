@@ -9,7 +9,7 @@ from typing import Any
 
 from automl_prune.api.watching import Watcher
 from automl_prune.errors import ConfigError
-from automl_prune.joining import BASELINE, CALIBRATION, SCORES, in_words, join
+from automl_prune.joining import BASELINE, CALIBRATION, LATENCY, SCORES, in_words, join
 from automl_prune.launchers import Launcher, LocalProcesses, RayTasks
 from automl_prune.session import choose_device
 from automl_prune.study.artifacts import open_artifacts
@@ -77,6 +77,7 @@ class Team:
 def open_to_workers(team: Team, spec: StudySpec, storage: StudyStorage, directory: RunDirectory) -> None:
     """Publish what a worker needs of a study that has been started."""
     files = {BASELINE: directory.baseline, CALIBRATION: directory.calibration, SCORES: directory.scores}
+    files[LATENCY] = directory.latency
     invite(storage, spec.name, open_artifacts(team.artifacts or directory.path), files)
 
 

@@ -14,9 +14,11 @@ from automl_prune.api.reading import study_name
 from automl_prune.api.running import SearchResult, conclude, run, study_spec
 from automl_prune.budget import Budget
 from automl_prune.config import Config, EvaluationSection, redacted
+from automl_prune.costs.latency import LatencySettings
 from automl_prune.dense import load_or_train
 from automl_prune.errors import ConfigError
 from automl_prune.files import save_tensors, write_text
+from automl_prune.pricing import measuring
 from automl_prune.session import Session, choose_device
 from automl_prune.space import Space
 from automl_prune.study.directory import RunDirectory
@@ -44,6 +46,7 @@ def search(
     storage: str | None = None,
     config: Mapping[str, Any] | None = None,
     workers: int | Team = 1,
+    latency: LatencySettings | None = None,
     view: View | None = None,
 ) -> SearchResult:
     """Search for the best models under a budget, or resume the search a run directory holds.
@@ -63,6 +66,7 @@ def search(
         device: ``auto`` or a torch device.
         storage: URL of a database; by default a journal file in ``run_dir``.
         config: What to record as the study's configuration, without its secrets.
+        latency: How latency is measured, where the budget or the space asks for it.
         workers: How many processes search, and on what; more than one build model and data anew, and need ``config``.
         view: Where progress goes.
 
@@ -94,6 +98,8 @@ def search(
         view=view,
         calibration=directory.calibration,
         ranking=directory.scores,
+        latency=directory.latency,
+        make_meter=measuring(latency or LatencySettings()),
     )
     if not directory.baseline.is_file():
         save_tensors(directory.baseline, session.model.state_dict())
@@ -149,5 +155,6 @@ def search_config(
         storage=storage,
         config=config.model_dump(mode="json"),
         workers=workers,
+        latency=config.latency.settings(),
         view=view,
     )

@@ -68,6 +68,12 @@ class Cost:
     noisy: str | None = None
     predicted: float | None = None
 
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Cost:
+        """Rebuild a cost from its fields; unknown or missing ones raise ``TypeError``."""
+        interval = value.get("interval")
+        return cls(**{**value, "interval": tuple(interval) if interval is not None else None})
+
     @property
     def ratio(self) -> float:
         """Value as a fraction of the dense model."""

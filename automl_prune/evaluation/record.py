@@ -92,7 +92,7 @@ class Evaluation:
                 candidate=Candidate.from_json(value["candidate"]),
                 plan_digest=value["plan_digest"],
                 rungs=tuple(RungScore(**{**rung, "score": Score(**rung["score"])}) for rung in value["rungs"]),
-                costs={name: Cost(**cost) for name, cost in value["costs"].items()},
+                costs={name: Cost.from_json(cost) for name, cost in value["costs"].items()},
                 seed=value["seed"],
                 worker=value["worker"],
             )
