@@ -19,6 +19,7 @@ from automl_prune.evaluation import Evaluation
 from automl_prune.evaluation.evaluator import Climb
 from automl_prune.files import link_or_copy, write_text
 from automl_prune.front import FrontPoint, ParetoFront
+from automl_prune.pricing import measuring
 from automl_prune.report import FrontRow, front_table
 from automl_prune.report.table import completed
 from automl_prune.session import Findings, Session, choose_device
@@ -179,6 +180,8 @@ def _prepare(config: Config, directory: RunDirectory, earlier: _Earlier, budget:
         view=view,
         calibration=directory.calibration,
         ranking=directory.scores,
+        latency=directory.latency,
+        make_meter=measuring(config.latency.settings()),
         findings=earlier.findings(),
     )
     identity = session.identity(strategy=config.search.strategy)

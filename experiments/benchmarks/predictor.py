@@ -3,8 +3,8 @@
     python experiments/benchmarks/predictor.py [--models resnet20 resnet18] [--held-out 20]
 
 For every model 48 candidates are measured to fit the predictor, as a search does, and then others, drawn with another
-seed. Weights do not matter to speed and are random. Beside the error stands that of multiply-accumulates, scaled to the dense
-model's latency: what one would predict without measuring. Results of models that are not run again are kept.
+seed. Weights do not matter to speed and are random. Beside the error stands that of multiply-accumulates, scaled to the
+dense model's latency: what one would predict without measuring. Results of models that are not run again are kept.
 """
 
 from __future__ import annotations
