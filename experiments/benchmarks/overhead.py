@@ -120,8 +120,8 @@ def table(found: dict[str, Any]) -> str:
     lines = [
         "# Overhead of a study",
         "",
-        f"Processor seconds per trial beside the evaluation; goal: under {GOAL:.0%} of rung 0 of ResNet-20. See "
-        "`overhead.py`.",
+        f"Processor time per trial beside the evaluation; goal: under {GOAL:.0%} of rung 0 of ResNet-20 (a parameter "
+        "for each of its channel groups and three more). See `overhead.py`.",
         "",
         "| strategy | trials | overhead per trial | rung 0 | share | goal |",
         "|---|---|---|---|---|---|",
