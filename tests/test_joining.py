@@ -196,7 +196,7 @@ def test_several_workers_are_interrupted_and_resumed_to_the_exact_total(tmp_path
     done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     record = _record(run_dir)
-    assert [trial.state for trial in record.trials] == ["complete"] * 12
+    assert [trial.state for trial in record.trials] == ["complete"] * 6
     assert {trial.attempt for trial in record.trials} == {1}, "a trial handed back is not one lost"
     assert record.finalists
 
@@ -211,7 +211,7 @@ def _finished(run_dir: Path) -> int:
 
 
 def _wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + 480
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.1)

@@ -22,7 +22,8 @@ class RunDirectory:
     path: Path
 
     def __post_init__(self) -> None:
-        for path in (self.journal, self.models, self.models / ".finalists", self.sensitivity):
+        folders = (self.models, self.finalists, self.sensitivity, self.figures, self.path / "retargets")
+        for path in (self.journal, *folders):
             if path.is_symlink():
                 raise CheckpointError(
                     f"{path} is a link, but a run directory must hold its own files; put the file or folder itself "

@@ -67,7 +67,7 @@ def test_yaml_makes_no_objects(run_dir: Path) -> None:
     assert not Path("proof").exists()
 
 
-@pytest.mark.parametrize("name", ["models", "models/.finalists", "sensitivity"])
+@pytest.mark.parametrize("name", ["models", "models/.finalists", "sensitivity", "figures", "retargets"])
 def test_a_linked_folder_is_not_written_through(name: str, run_dir: Path, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
