@@ -33,14 +33,14 @@ def shared(data: ReportData) -> dict[str, Any]:
         "groups": list(data.context.group_widths.items()),
         "criteria": criteria_names(data),
         "chosen": data.answer.row.trial if data.answer.row else None,
-        "export": f"{export_command(data)} --trial ",
+        "export": f"{model_command(data, 'export')} --trial ",
     }
 
 
-def export_command(data: ReportData) -> str:
-    """How every export of this study begins; it runs code of the packages that are to be trusted."""
+def model_command(data: ReportData, name: str) -> str:
+    """How a command begins that builds this study's model: it runs code of the packages that are to be trusted."""
     trust = (f"--trust {shlex.quote(package)}" for package in to_trust(data.context.config))
-    return " ".join(["automl-prune export", shlex.quote(str(data.run_dir)), *trust])
+    return " ".join([f"automl-prune {name}", shlex.quote(str(data.run_dir)), *trust])
 
 
 def criteria_names(data: ReportData) -> list[str]:

@@ -11,7 +11,7 @@ from automl_prune.report.data import Missing, ReportData, collect
 from automl_prune.report.estimate import Estimate
 from automl_prune.report.sections.commands import commands
 from automl_prune.report.table import FrontRow
-from automl_prune.report.words import ABSENT, cost_label, percent, plus_minus, short
+from automl_prune.report.words import ABSENT, cost_label, cost_value, percent, plus_minus
 from automl_prune.study.record import StudyRecord
 
 
@@ -45,14 +45,14 @@ def _table(data: ReportData, rows: Sequence[FrontRow]) -> str:
         scores = [plus_minus(metric, row.val), plus_minus(metric, row.test) if row.test else ABSENT]
         lines.append([f"{mark}{row.trial}{mark}", row.origin, *_costs(context.dense_costs, row.costs), *scores])
     dense = [plus_minus(metric, Estimate.of([score])) for score in (context.dense_val, context.dense_test)]
-    lines.append(["dense", "", *(short(value) for value in context.dense_costs.values()), *dense])
+    lines.append(["dense", "", *(cost_value(name, value) for name, value in context.dense_costs.items()), *dense])
     table = "\n".join("| " + " | ".join(_plain(cell) for cell in line) + " |" for line in lines)
     return f"{table}\n\n± is half the 95 % interval; the chosen model is bold."
 
 
 def _costs(names: Mapping[str, float], costs: Mapping[str, Cost]) -> list[str]:
     found = [costs.get(name) for name in names]
-    return [f"{short(cost.value)} ({percent(cost.ratio)})" if cost else ABSENT for cost in found]
+    return [f"{cost_value(cost.metric, cost.value)} ({percent(cost.ratio)})" if cost else ABSENT for cost in found]
 
 
 def _plain(text: str) -> str:

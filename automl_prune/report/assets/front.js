@@ -41,10 +41,8 @@
       element("div", { className: "scroll", tabIndex: 0, role: "region", ariaLabel: "Kept widths" }, table));
   }
 
-  function show(trial) {
+  function fill(trial) {
     const model = models[trial];
-    if (!model) return;
-    selected = Number(trial);
     const facts = model.facts.flatMap(([name, value]) =>
       [element("dt", { textContent: name }), element("dd", { textContent: value })]);
     const commands = model.commands ?? (model.exportable ? [["Export this model", shared.export + trial]] : []);
@@ -53,28 +51,36 @@
       element("h3", { textContent: `Trial ${trial}` }),
       element("p", { className: "soft", textContent: model.about }),
       element("dl", {}, ...facts), ...notes, ...commands.map(command), widths(model));
-    mark();
   }
+
+  const points = (traces) =>
+    traces.flatMap((trace) => (trace.customdata ?? []).map((trial, i) => [trial, trace.x[i], trace.y[i]]));
 
   // The last trace is a ring around the selected model, wherever the shown figure has it.
-  function mark() {
-    const at = points().find(([trial]) => trial === selected);
-    Plotly.restyle(place, { x: [at ? [at[1]] : []], y: [at ? [at[2]] : []] }, [place.data.length - 1]);
+  function ring(traces) {
+    const at = points(traces).find(([trial]) => trial === selected);
+    return { x: at ? [at[1]] : [], y: at ? [at[2]] : [] };
   }
 
-  const points = () =>
-    place.data.flatMap((trace) => (trace.customdata ?? []).map((trial, i) => [trial, trace.x[i], trace.y[i]]));
+  function show(trial) {
+    if (!models[trial]) return;
+    selected = Number(trial);
+    fill(selected);
+    const { x, y } = ring(place.data);
+    Plotly.restyle(place, { x: [x], y: [y] }, [place.data.length - 1]);
+  }
 
   async function view() {
     const key = `${chosen("stage")}/${chosen("cost")}`;
-    await draw(place, structuredClone(figures[key].figure));
+    const figure = structuredClone(figures[key].figure);
+    Object.assign(figure.data.at(-1), ring(figure.data));
+    await draw(place, figure);
     place.setAttribute("aria-label", figures[key].caption);
     document.getElementById("front-caption").textContent = figures[key].caption;
-    mark();
   }
 
   function step(key) {
-    const order = points().sort((a, b) => a[1] - b[1] || a[0] - b[0]).map(([trial]) => trial);
+    const order = points(place.data).sort((a, b) => a[1] - b[1] || a[0] - b[0]).map(([trial]) => trial);
     const now = order.indexOf(selected);
     const next = { ArrowRight: now + 1, ArrowLeft: now - 1, Home: 0, End: order.length - 1 }[key];
     show(order[Math.max(0, Math.min(order.length - 1, next))]);
@@ -99,8 +105,8 @@
     if (button) open(button.dataset.trial);
   });
 
+  if (models[selected]) fill(selected);
   view().then(() => {
     place.on("plotly_click", ({ points: [point] }) => point.customdata !== undefined && show(point.customdata));
-    show(selected);
   });
 })();

@@ -15,9 +15,15 @@ function draw(place, figure) {
   return Plotly.react(place, figure.data, figure.layout, plotOptions);
 }
 
-for (const source of document.querySelectorAll("script[data-figure]")) {
-  draw(document.getElementById(source.dataset.figure), JSON.parse(source.textContent));
+// One figure after another, so that the page can be read and the front be used meanwhile.
+const waiting = [...document.querySelectorAll("script[data-figure]")];
+async function drawNext() {
+  const source = waiting.shift();
+  if (!source) return;
+  await draw(document.getElementById(source.dataset.figure), JSON.parse(source.textContent));
+  setTimeout(drawNext);
 }
+setTimeout(drawNext);
 
 // Numbers sort as numbers, what is absent comes last.
 function sortBy(head) {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass
 
-from automl_prune.report.cards import export_command, loading
+from automl_prune.report.cards import loading, model_command
 from automl_prune.report.data import ReportData
 from automl_prune.report.markup import command
 from automl_prune.report.table import FINALIST_RUNG
@@ -31,14 +31,15 @@ def commands(data: ReportData) -> tuple[Command, ...]:
     run_dir, chosen = data.run_dir, data.answer
     place, config = shlex.quote(str(run_dir)), shlex.quote(str(run_dir / "config.yaml"))
     again = shlex.quote(f"{run_dir}-again")
-    export = export_command(data)
+    export, retarget = model_command(data, "export"), model_command(data, "retarget")
     budget = f"{data.context.cost}={_tighter(data.context)}"
     found = [
         Command("Reproduce in a new run directory", f"automl-prune search {config} --run-dir {again}"),
         Command("Resume, or add trials with a larger --trials", f"automl-prune search {config} --run-dir {place}"),
         Command("Look at the state of the study", f"automl-prune status {place}"),
         Command("Print the front", f"automl-prune front {place}"),
-        Command("Rebuild this report", f"automl-prune report {place}"),
+        Command("Rebuild this report; --figures also writes its figures as files", f"automl-prune report {place}"),
+        Command("Answer another budget, with finalists of its own", f"{retarget} --budget {budget}"),
         Command("Export the best model within another budget", f"{export} --budget {budget}"),
     ]
     if chosen.row is not None and chosen.kind != "closest":

@@ -34,14 +34,14 @@ def render(data: ReportData) -> str:
         ])
         for stage in found
     ]  # fmt: skip
-    total = f"Together {duration(sum(stage.seconds for stage in found))} of worker time"
+    total = f"Together {duration(sum(stage.seconds for stage in found))} of device time, a worker using one device"
     wall = wall_seconds(data.record)
     if wall is not None:
         total += f"; the trials took {duration(wall)} from first start to last end"
     workers = len({evaluation.worker for _, evaluation in completed(data.record)})
     if workers:
         total += f", on {plural(workers, 'worker')}"
-    heads = ["stage", "runs", "optimiser steps", "time", "per run"]
+    heads = ["stage", "runs", "optimiser steps", "device time", "per run"]
     return table("Costs of the search", heads, rows) + paragraph(f"{total}.")
 
 

@@ -15,7 +15,7 @@ def test_commands_survive_a_shell(make_record: MakeRecord) -> None:
     run_dir = Path("runs/it's a run; rm -rf")
     lines = commands(collect(make_record(), run_dir))
     shell = [command.line for command in lines if command.line.startswith("automl-prune")]
-    assert {shlex.split(line)[1] for line in shell} == {"search", "status", "front", "report", "export"}
+    assert {shlex.split(line)[1] for line in shell} == {"search", "status", "front", "report", "retarget", "export"}
     for line in shell:
         assert any(word.startswith(str(run_dir)) for word in shlex.split(line))
     (python,) = (command.line for command in lines if "load_pruned" in command.line)
