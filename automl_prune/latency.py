@@ -15,7 +15,7 @@ from automl_prune.costs.latency import Fingerprint
 from automl_prune.costs.predictor import LatencyPredictor, Layer, Sample, load_predictor, save_predictor
 from automl_prune.costs.sampling import diverse_widths
 from automl_prune.errors import CheckpointError
-from automl_prune.files import read_json, write_json
+from automl_prune.files import read_sealed, write_sealed
 from automl_prune.view import View
 
 SAMPLES = 48
@@ -121,7 +121,7 @@ def _noted(path: Path | None, identity: Mapping[str, Any]) -> tuple[float | None
     if path is None or not path.is_file():
         return None, {}
     try:
-        value = read_json(path)
+        value = read_sealed(path)
         if value["identity"] != identity:
             return None, {}
         rows = [Sample(tuple(row["widths"]), row["seconds"], row["layers"]) for row in value["samples"]]
@@ -135,4 +135,4 @@ def _note(
 ) -> None:
     if path is not None:
         rows = [asdict(sample) for sample in samples.values()]
-        write_json(path, {"identity": dict(identity), "reference": reference, "samples": rows})
+        write_sealed(path, {"identity": dict(identity), "reference": reference, "samples": rows})

@@ -15,7 +15,7 @@ from automl_prune.allocation import greedy_widths, total
 from automl_prune.costs import WidthPolynomial
 from automl_prune.projection import Projector
 from automl_prune.width_errors import errors_of_scores
-from tests.test_projection import Problem, chain, problems, space
+from tests.projections import Problem, chain, problems, space
 
 
 def scores(widths: list[int], seed: int) -> dict[str, dict[str, torch.Tensor]]:

@@ -9,7 +9,7 @@ import torch
 from automl_prune.channels import ChannelGraph
 from automl_prune.models import resnet8
 from automl_prune.stages import stages_of
-from tests.test_projection import chain
+from tests.projections import chain
 
 
 def test_a_stage_for_each_resolution() -> None:

@@ -50,6 +50,16 @@ class FrontRow:
     candidate: Candidate
 
     @property
+    def slower_than_dense(self) -> bool:
+        """Whether its latency was measured and is above the dense model's."""
+        return "latency" in self.costs and self.costs["latency"].ratio > 1
+
+    @property
+    def efficiency(self) -> float | None:
+        """The speed-up in latency divided by that in MACs, 1 where all that was cut is saved; None if not measured."""
+        return self.costs["macs"].ratio / self.costs["latency"].ratio if "latency" in self.costs else None
+
+    @property
     def is_baseline(self) -> bool:
         """Whether it was enqueued as a baseline, not proposed by the search."""
         return self.origin != "search"

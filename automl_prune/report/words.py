@@ -6,6 +6,7 @@ from automl_prune.costs.base import cost_metrics
 from automl_prune.report.estimate import Estimate
 from automl_prune.tasks.base import Metric
 
+SLOWER = "slower than dense"
 ABSENT = "–"
 """Shown where a value was not measured; never a zero."""
 

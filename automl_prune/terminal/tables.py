@@ -11,7 +11,7 @@ from automl_prune.compression import Compressed
 from automl_prune.report.estimate import Estimate
 from automl_prune.report.sensitivity import noise
 from automl_prune.report.table import FrontRow
-from automl_prune.report.words import cost_full, percent, plus_minus, signed
+from automl_prune.report.words import SLOWER, cost_full, percent, plus_minus, signed
 from automl_prune.sensitivity import Sensitivity
 from automl_prune.study.record import StudyContext
 from automl_prune.tasks import Metric
@@ -57,7 +57,8 @@ def front_as_table(rows: Sequence[FrontRow], context: StudyContext, title: str, 
     for row in rows:
         costs = [cost(name, row.costs[name].value, row.costs[name].ratio) for name in context.dense_costs]
         scores = [plus_minus(metric, row.val), plus_minus(metric, row.test) if row.test else "not measured"]
-        table.add_row(f"{row.trial}{' knee' if row.knee else ''}", row.origin, *costs, *scores)
+        origin = f"{row.origin}, {SLOWER}" if row.slower_than_dense else row.origin
+        table.add_row(f"{row.trial}{' knee' if row.knee else ''}", origin, *costs, *scores)
     costs = [cost(name, value, 1) for name, value in context.dense_costs.items()]
     dense = [plus_minus(metric, Estimate.of([score])) for score in (context.dense_val, context.dense_test)]
     table.add_section()

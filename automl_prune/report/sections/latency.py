@@ -12,9 +12,7 @@ from automl_prune.report.data import Missing, ReportData
 from automl_prune.report.figures import BLUE, GREY, style
 from automl_prune.report.markup import Cell, Row, figure, missing, number, paragraph, table
 from automl_prune.report.table import FrontRow, completed
-from automl_prune.report.words import cost_value, percent, plural
-
-SLOWER = "slower than dense"
+from automl_prune.report.words import SLOWER, cost_value, percent, plural
 
 
 def render(data: ReportData) -> str:
@@ -43,11 +41,6 @@ def _predicted(data: ReportData) -> dict[int, Cost]:
 def prediction_error(costs: Sequence[Cost]) -> PredictionError:
     """How far the predictions of measured costs were off; all were predicted."""
     return PredictionError.of([cost.predicted or 0.0 for cost in costs], [cost.value for cost in costs])
-
-
-def efficiency(latency: Cost, macs: Cost) -> float:
-    """The speed-up in latency as a share of the speed-up in multiply-accumulates; 1 where both fall alike."""
-    return macs.ratio / latency.ratio
 
 
 def latency_figure(costs: dict[int, Cost]) -> go.Figure:
@@ -89,15 +82,15 @@ def _cuts(rows: Sequence[FrontRow]) -> str:
         if "latency" not in row.costs:
             continue
         latency, macs = row.costs["latency"], row.costs["macs"]
-        slow += latency.ratio > 1
+        slow += row.slower_than_dense
         cells = [
             number(row.trial),
             Cell(row.origin),
             number(1 - macs.ratio, percent(1 - macs.ratio)),
             number(1 - latency.ratio, percent(1 - latency.ratio)),
             number(latency.value, cost_value("latency", latency.value)),
-            number(efficiency(latency, macs), f"{efficiency(latency, macs):.2f}"),
-            Cell(SLOWER if latency.ratio > 1 else "", kind="text"),
+            number(row.efficiency, f"{row.efficiency:.2f}"),
+            Cell(SLOWER if row.slower_than_dense else "", kind="text"),
         ]
         lines.append(Row(cells))
     said = "Efficiency is the speed-up in latency divided by that in MACs: 1 where all that was cut is saved."
