@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -21,7 +22,7 @@ from automl_prune.study.record import StudyRecord
 from automl_prune.study.runner import read_study
 from automl_prune.study.storage import open_storage
 from tests.study.postgresql import Server, postgresql
-from tests.study.processes import check_exact, kill, lines, start_worker, wait_for_end, wait_until
+from tests.study.processes import check_exact, lines, start_worker, wait_for_end, wait_until
 
 LONG = pytest.mark.faults
 pytestmark = pytest.mark.timeout(1800)  # minutes, where the machine is shared
@@ -47,7 +48,7 @@ class Crew:
     def __init__(self, directory: Path, storm: Storm, seed: int, url: str | None = None) -> None:
         self.directory, self.storm, self.url = directory, storm, url
         self.choose = random.Random(seed)
-        self.hired = 0
+        self.hired = self.killed = 0
         self.workers: list[BaseProcess] = []
         for _ in range(storm.workers):
             self.hire()
@@ -57,13 +58,22 @@ class Crew:
         self.workers.append(start_worker(self.directory, self.storm.trials, worker=self.hired, **options))
         self.hired += 1
 
-    def wait_for_starts(self, count: int) -> None:
-        """Until so many evaluations have begun; the last worker is never killed."""
-        wait_until(lambda: len(lines(self.directory, "start")) >= count, self.workers[-1])
+    def wait_for_ends(self, share: float) -> None:
+        """Until this share of the trials has been evaluated, or the study is finished."""
+        last = self.workers[-1]  # is not killed meanwhile
+        wait_until(
+            lambda: len(lines(self.directory, "end")) >= share * self.storm.trials or last.exitcode == 0,
+            last,
+        )
 
     def kill_one(self) -> None:
-        time.sleep(self.choose.uniform(0, self.storm.seconds))  # at any point of an evaluation and of its storing
-        kill(self.workers.pop(self.choose.randrange(len(self.workers) - 1)))
+        """At any point of an evaluation and of its storing; a worker that has seen all trials finished is let go."""
+        time.sleep(self.choose.uniform(0, self.storm.seconds))
+        victim = self.workers.pop(self.choose.randrange(len(self.workers)))
+        victim.kill()
+        victim.join()
+        assert victim.exitcode in (0, -signal.SIGKILL)
+        self.killed += victim.exitcode != 0
         self.hire()
 
     def finish(self) -> StudyRecord:
@@ -76,7 +86,10 @@ class Crew:
 def report(record: StudyRecord, crew: Crew) -> None:
     again = sum(trial.attempt - 1 for trial in record.trials)
     ignored = len(lines(crew.directory, "ignored", "events"))
-    print(f"{len(record.trials)} trials complete, {crew.hired} workers, {again} trials tried again, {ignored} ignored")
+    print(
+        f"{len(record.trials)} trials complete, {crew.killed} workers killed, {again} attempts lost, {ignored} ignored"
+    )
+    assert crew.killed, "the study was over too soon to show anything"
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +108,7 @@ def test_workers_killed_at_random_reach_the_exact_total(
     url = None if storage == "journal" else request.getfixturevalue("server").new_database()
     crew = Crew(tmp_path, storm, seed, url)
     for number in range(storm.kills):
-        crew.wait_for_starts((number + 1) * storm.trials // (storm.kills + 1))
+        crew.wait_for_ends((number + 1) / (storm.kills + 2))
         crew.kill_one()
     record = crew.finish()
     check_exact(record, tmp_path, storm.trials)
@@ -107,7 +120,7 @@ def test_journal_torn_again_and_again_reaches_the_exact_total(seed: int, tmp_pat
     storm = Storm.of(seed)
     crew = Crew(tmp_path, storm, seed)
     for number in range(storm.kills):
-        crew.wait_for_starts((number + 1) * storm.trials // (storm.kills + 1))
+        crew.wait_for_ends((number + 1) / (storm.kills + 2))
         with JournalFile(tmp_path / JOURNAL).locked() as descriptor:  # what a writer leaves that dies in a write
             os.write(descriptor, b'{"op_code":8,"worker_id":"torn in the middle of a rec')
         crew.kill_one()
@@ -122,7 +135,7 @@ def test_database_that_stops_twice_loses_nothing(outage: float, seed: int, tmp_p
     storm = Storm.of(seed)
     crew = Crew(tmp_path, storm, seed, server.new_database())
     for part in (1, 2):
-        crew.wait_for_starts(part * storm.trials // 3)
+        crew.wait_for_ends(part / 3)
         server.stop()
         time.sleep(outage)
         server.start()
