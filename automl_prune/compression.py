@@ -141,7 +141,8 @@ def compress(
     }
     rebuild = factory or partial(copy.deepcopy, session.model.cpu())
     with view.stage("Exporting") as stage:
-        export_model(small, plan, task, output, dense=rebuild(), info=info)
+        measure = session.measure_export
+        export_model(small, plan, task, output, dense=rebuild(), info=info, measure=measure)
         stage(1, 1)
     view.tell(ModelExported(str(output)))
     session.model.to(place)

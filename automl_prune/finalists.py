@@ -152,7 +152,15 @@ def export_finalist(
             "candidate": candidate.to_json(),
             "environment": dict(record.context.environment),
         }
-        export_model(model, plan, session.task, directory.model(trial), dense=factory(), info=info)
+        export_model(
+            model,
+            plan,
+            session.task,
+            directory.model(trial),
+            dense=factory(),
+            info=info,
+            measure=session.measure_export,
+        )
     _forget_runs(directory, trial)
     view.say(f"Trial {trial}: exported and verified in {directory.model(trial)}")
     view.tell(ModelExported(str(directory.model(trial)), trial))

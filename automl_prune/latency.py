@@ -9,9 +9,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
+from torch import nn
+
 from automl_prune.channels import ChannelGraph
 from automl_prune.costs import Cost
-from automl_prune.costs.latency import Fingerprint
+from automl_prune.costs.latency import Fingerprint, LatencyMeasurement
 from automl_prune.costs.predictor import LatencyPredictor, Layer, Sample, load_predictor, save_predictor
 from automl_prune.costs.sampling import diverse_widths
 from automl_prune.errors import CheckpointError
@@ -40,6 +42,10 @@ class Meter(Protocol):
 
     def cost(self, widths: Widths) -> Cost:
         """The measured latency of the model of some widths, in seconds."""
+        ...
+
+    def measure_export(self, file: bytes, model: nn.Module) -> LatencyMeasurement:
+        """The measured latency of an exported model, given as an ONNX file and as the same module."""
         ...
 
     def profile(self, widths: Widths) -> Mapping[str, float]:

@@ -122,6 +122,15 @@ class LatencyMeter:
         """
         return replace(self._take_turns(model), reference=self.reference)
 
+    def measure_export(self, file: bytes, model: nn.Module) -> LatencyMeasurement:
+        """Measure an exported model itself.
+
+        Args:
+            file: Its ONNX file, for a runtime that runs those.
+            model: The same as a module, for PyTorch.
+        """
+        return self.measure_model(file if self.tells_layers else copy.deepcopy(model).cpu().eval())
+
     def cost(self, widths: Widths) -> Cost:
         """The latency in seconds as a cost beside the dense model's, with its interval."""
         return cost_of(self.measure(widths))

@@ -37,17 +37,17 @@ class Prices:
         dense: Costs of the dense model by metric, measured where they are not exact.
         limits: Absolute bounds by metric, in the budget's order.
         predicted: Cost models beside the graph's own.
+        meter: Of latency; it measures nothing before it is asked.
         allowed: Widths by group where they were chosen by measuring; None leaves them to the space.
-        meter: Of latency, when the budget or the space asks for it.
-        predictor: Of latency, likewise.
+        predictor: Of latency, when the budget or the space asks for it.
     """
 
     graph: ChannelGraph
     dense: Mapping[str, float]
     limits: Mapping[str, float]
     predicted: Mapping[str, CostModel]
+    meter: Meter
     allowed: Mapping[str, tuple[int, ...]] | None = None
-    meter: Meter | None = None
     predictor: LatencyPredictor | None = None
 
     @property
@@ -62,7 +62,7 @@ class Prices:
     @property
     def identity(self) -> dict[str, Any]:
         """What latencies were measured on and are predicted by, JSON-ready; empty without latency."""
-        if self.meter is None or self.predictor is None:
+        if self.predictor is None:
             return {}
         return {
             "latency": {**self.meter.fingerprint.to_json(), "dense": self.predictor.dense},
@@ -71,7 +71,7 @@ class Prices:
 
     def measured(self, widths: Mapping[str, int]) -> dict[str, Cost]:
         """What only measuring tells of the model of some widths, by metric; empty without latency."""
-        if self.meter is None or self.predictor is None:
+        if self.predictor is None:
             return {}
         return {"latency": replace(self.meter.cost(widths), predicted=self.predictor.at(widths))}
 
@@ -110,12 +110,13 @@ def price(
         ConfigError: The runtime that is to measure latency is not there.
         ExportError: The model cannot be exported.
     """
+    example = tuple(tensor[:1].cpu() for tensor in task.example_inputs)
     if "size" in budget.metrics:
         graph = graph.with_cost("size", file_size(model, graph, task))
     if "latency" not in budget.metrics and space.round_to != "auto":
-        return Prices(graph, graph.dense_costs, budget.limits(graph.dense_costs), {})
+        meter = make_meter(model, graph, example, None)
+        return Prices(graph, graph.dense_costs, budget.limits(graph.dense_costs), {}, meter)
     limits = space.limits(graph.groups)
-    example = tuple(tensor[:1].cpu() for tensor in task.example_inputs)
     meter, predictor = predictor_of(
         lambda reference: make_meter(model, graph, example, reference),
         graph,
@@ -131,4 +132,4 @@ def price(
         allowed = rounding.allowed
         view.say(f"Searched are {rounding.reason}")
     dense = {**graph.dense_costs, "latency": predictor.dense}
-    return Prices(graph, dense, budget.limits(dense), {"latency": predictor}, allowed, meter, predictor)
+    return Prices(graph, dense, budget.limits(dense), {"latency": predictor}, meter, allowed, predictor)

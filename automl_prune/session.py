@@ -16,7 +16,7 @@ from automl_prune.budget import Budget
 from automl_prune.calibration import Calibration, CalibrationSettings, load_or_collect
 from automl_prune.channels import ChannelGraph, prove
 from automl_prune.costs import cost_metrics
-from automl_prune.costs.latency import LatencySettings
+from automl_prune.costs.latency import LatencyMeasurement, LatencySettings
 from automl_prune.criteria import CriterionContext, is_measured, load_or_score, need_of
 from automl_prune.criteria import criteria as known_criteria
 from automl_prune.errors import ModelError
@@ -262,6 +262,10 @@ class Session:
         view.say(f"Dense {task.metric.name}: {show(dense_val.value)} validation, {show(dense_test.value)} test")
         evaluator = Evaluator(model, graph, task, scores, recipe, device, found, prices.measured)
         return cls(model, task, graph, budget, prices, space, projector, evaluator, dense_val, dense_test, device, seed)
+
+    def measure_export(self, file: bytes, model: nn.Module) -> LatencyMeasurement:
+        """The latency of an exported model beside the dense one's, given as an ONNX file and as the same module."""
+        return self.prices.meter.measure_export(file, model)
 
     def identity(self, *, strategy: str) -> dict[str, Any]:
         """What makes two studies the same study: resuming checks each entry by name."""

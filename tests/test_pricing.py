@@ -14,7 +14,7 @@ from torch import nn
 from automl_prune.budget import Budget
 from automl_prune.channels import ChannelGraph
 from automl_prune.costs import Cost
-from automl_prune.costs.latency import Fingerprint
+from automl_prune.costs.latency import Fingerprint, LatencyMeasurement
 from automl_prune.errors import BudgetError
 from automl_prune.evaluation import Recipe
 from automl_prune.latency import layers_of
@@ -42,6 +42,9 @@ class MadeUpMeter:
     def cost(self, widths: Mapping[str, int]) -> Cost:
         self.measured += 1
         return Cost("latency", sum(self.profile(widths).values()), self.reference)
+
+    def measure_export(self, file: bytes, model: nn.Module) -> LatencyMeasurement:
+        return LatencyMeasurement(((1.0,),) * 6, ((1.0,),) * 6, self.reference, self.fingerprint)
 
     def profile(self, widths: Mapping[str, int]) -> Mapping[str, float]:
         found = {"other": 1e-7}

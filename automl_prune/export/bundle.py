@@ -6,7 +6,7 @@ import copy
 import json
 import math
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_flatten
 
 from automl_prune.channels import Plan
 from automl_prune.costs import cost_metrics, count_macs, count_memory, count_params
+from automl_prune.costs.latency import LatencyMeasurement
 from automl_prune.errors import ExportError
 from automl_prune.evaluation import score
 from automl_prune.export.checkpoint import PLAN, WEIGHTS, load_pruned, save_pruned
@@ -30,6 +31,9 @@ MANIFEST = "manifest.json"
 FORMAT = 1
 """Version of the manifest's layout."""
 
+Measure = Callable[[bytes, nn.Module], LatencyMeasurement]
+"""Measures a model, given as an ONNX file and as the same in torch."""
+
 _VERSIONS = ("automl-prune", "torch", "torchvision", "onnx", "onnxruntime", "onnxscript", "numpy", "safetensors")
 
 
@@ -41,6 +45,7 @@ def export_model(
     *,
     dense: nn.Module,
     info: Mapping[str, Any] | None = None,
+    measure: Measure | None = None,
 ) -> dict[str, Any]:
     """Write a pruned model's files, verify them, and only then let the directory have its name.
 
@@ -56,6 +61,7 @@ def export_model(
         dense: The dense architecture, best fresh from the factory, to reload the files into; its weights do not
             matter; not changed.
         info: More JSON-ready entries for the manifest (trial, seeds, validation score); they may not hide its own.
+        measure: Measures the latency of the very file that is written; None leaves it out of the manifest.
 
     Returns:
         The manifest, as written to ``manifest.json``.
@@ -89,6 +95,8 @@ def export_model(
         manifest = _manifest(task, exported, costs, scores)
         manifest["sha256"] = {name: sha256(work / name) for name in files}
         manifest["bytes"] = {name: (work / name).stat().st_size for name in files}
+        if measure is not None:
+            manifest["latency"] = measure((work / ONNX).read_bytes(), model).summary()
         hidden = sorted(manifest.keys() & (info or {}).keys())
         if hidden:
             raise ExportError(f"info would hide the manifest's own {', '.join(hidden)}; name the entries differently")

@@ -12,6 +12,7 @@ import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from itertools import islice, product
 from typing import Any
 
@@ -79,9 +80,6 @@ class Recutter:
         graph: Its channel graph.
         example_inputs: Positional inputs, the batch first.
 
-    Attributes:
-        unfaithful: Why every candidate is exported anew; None when the dense graph can be cut.
-
     Raises:
         ExportError: The dense model cannot be exported.
     """
@@ -95,12 +93,18 @@ class Recutter:
         self._arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in self._dense.graph.initializer}
         self._skeleton = copy.deepcopy(self._dense)
         del self._skeleton.graph.initializer[:]
-        self.unfaithful: str | None = None
-        self._rules = _Rules({}, {}, {})
+
+    @property
+    def unfaithful(self) -> str | None:
+        """Why every candidate is exported anew; None when the dense graph can be cut."""
+        return self._learnt if isinstance(self._learnt, str) else None
+
+    @cached_property
+    def _learnt(self) -> _Rules | str:
         try:
-            self._rules = self._learn()
+            return self._learn()
         except _Unlike as error:
-            self.unfaithful = str(error)
+            return str(error)
 
     @property
     def dense(self) -> bytes:
@@ -111,7 +115,8 @@ class Recutter:
     def parameters(self) -> dict[str, str]:
         """The model's parameter behind every initializer that holds one, whole or stored the other way round."""
         known = self._graph.shapes
-        turned = {name: next(iter(cuts.values()))[0] for name, cuts in self._rules.cuts.items()}
+        cuts = self._learnt.cuts if isinstance(self._learnt, _Rules) else {}
+        turned = {name: next(iter(axes.values()))[0] for name, axes in cuts.items()}
         return turned | {name: name for name in self._arrays if name in known}
 
     def at(self, widths: Mapping[str, int]) -> bytes:
@@ -128,10 +133,10 @@ class Recutter:
         Raises:
             ExportError: It had to be exported, and that failed.
         """
-        if self.unfaithful is not None:
+        if isinstance(self._learnt, str):
             return self.export(plan)
         try:
-            return bytes(self._cut(plan, self._rules).SerializeToString())
+            return bytes(self._cut(plan, self._learnt).SerializeToString())
         except _Unlike:
             return self.export(plan)
 

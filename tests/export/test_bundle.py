@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from automl_prune.channels import ChannelGraph, Plan, prune
+from automl_prune.costs.latency import Fingerprint, LatencyMeasurement
 from automl_prune.errors import CheckpointError, ExportError
 from automl_prune.evaluation import FineTuning, finetune, score
 from automl_prune.export import bundle, load_pruned
@@ -51,6 +52,26 @@ def exported(tmp_path_factory: pytest.TempPathFactory, digits_task: Task) -> tup
     model, plan = _trained(digits_task)
     manifest = export_model(model, plan, digits_task, directory, dense=factory(), info={"trial": 17})
     return directory, model, manifest
+
+
+def test_the_latency_of_the_written_file_itself_is_in_the_manifest(
+    exported: tuple[Path, nn.Module, dict[str, Any]], regression_task: Task, tmp_path: Path
+) -> None:
+    assert "latency" not in exported[2]  # not measured is absent
+    files = []
+
+    def measure(file: bytes, model: nn.Module) -> LatencyMeasurement:
+        files.append(file)
+        place = Fingerprint("onnxruntime 1.0", "CPUExecutionProvider", "a processor", 2, 1, 1, "wall time")
+        return LatencyMeasurement(((0.5,),) * 6, ((1.0,),) * 6, 0.004, place)
+
+    dense = _regressor()
+    plan, directory = _plan(dense, regression_task), tmp_path / "measured"
+    manifest = export_model(prune(dense, plan), plan, regression_task, directory, dense=dense, measure=measure)
+    assert files == [(directory / "model.onnx").read_bytes()]
+    assert (manifest["latency"]["seconds"], manifest["latency"]["ratio"]) == (0.002, 0.5)
+    assert manifest["latency"]["interval"] == [0.5, 0.5]
+    assert manifest["latency"]["fingerprint"]["threads"] == 1
 
 
 def test_the_manifest_is_true(exported: tuple[Path, nn.Module, dict[str, Any]], digits_task: Task) -> None:

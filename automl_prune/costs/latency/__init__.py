@@ -2,7 +2,7 @@
 
 from automl_prune.costs.latency.fingerprint import Fingerprint
 from automl_prune.costs.latency.lock import exclusive
-from automl_prune.costs.latency.measurement import OTHER, LatencyMeasurement, Measure, Profile
+from automl_prune.costs.latency.measurement import OTHER, LatencyMeasurement
 from automl_prune.costs.latency.ort import profile_nodes
 from automl_prune.costs.latency.runtime import Runtime, runtimes
 from automl_prune.costs.latency.settings import LatencySettings
@@ -14,8 +14,6 @@ __all__ = [
     "Fingerprint",
     "LatencyMeasurement",
     "LatencySettings",
-    "Measure",
-    "Profile",
     "Runtime",
     "TorchRuntime",
     "exclusive",

@@ -8,7 +8,7 @@ model's seconds.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -82,6 +82,18 @@ class LatencyMeasurement:
             "machine, or allow more time"
         )
 
+    def summary(self) -> dict[str, Any]:
+        """What a reader wants to know, JSON-ready: no samples, but everything that follows from them."""
+        return {
+            "seconds": self.seconds,
+            "dense_seconds": self.reference,
+            "ratio": self.ratio,
+            "interval": list(self.interval),
+            "rounds": len(self.samples),
+            "noisy": self.noisy,
+            "fingerprint": self.fingerprint.to_json(),
+        }
+
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dictionary."""
         return {
@@ -105,13 +117,8 @@ class LatencyMeasurement:
             raise ValueError(f"not a latency measurement: {error!r}") from error
 
 
-Measure = Callable[[Mapping[str, int]], LatencyMeasurement]
-"""Measures the model of some group widths."""
-
-Profile = Callable[[Mapping[str, int]], Mapping[str, float]]
-"""Seconds of every layer of the model of some group widths, by the layer's parameter; ``OTHER`` is all the rest."""
-
 OTHER = "other"
+"""Stands for all that is no layer, among the seconds of layers."""
 
 
 def ratios(samples: Sequence[Sequence[float]], dense: Sequence[Sequence[float]]) -> tuple[float, ...]:
