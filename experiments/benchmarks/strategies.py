@@ -1,0 +1,172 @@
+"""Every search strategy on the same problem: hypervolume, and accuracy at half and a quarter of the MACs.
+
+    OMP_NUM_THREADS=1 nice python experiments/benchmarks/strategies.py --trials 60 --seeds 1
+    OMP_NUM_THREADS=1 nice python experiments/benchmarks/strategies.py --trials 150 --seeds 3 --strategies tpe gp random
+
+A study for each strategy and seed, without any training (rung 0), scored on 2000 validation images. All start from the
+same baselines, which have rows of their own. The best model within each budget is scored on all test images, on which
+nothing was chosen. Studies lie in ``runs/benchmarks/strategies`` and are resumed: more trials or seeds add to what is
+there. ``results/strategies.json`` and its table are written after every study.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import statistics
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from one_shot import HERE
+
+import automl_prune as ap
+from automl_prune.config import Config, EvaluationSection, load_weights
+from automl_prune.evaluation import score
+from automl_prune.files import read_json, write_json, write_text
+from automl_prune.front import FrontPoint, ParetoFront
+from automl_prune.report.table import completed
+from automl_prune.session import Session, choose_device, environment
+from automl_prune.space import Space
+from automl_prune.study.directory import RunDirectory
+from automl_prune.study.record import StudyRecord
+from automl_prune.study.strategies import strategies
+from automl_prune.tasks.bounded import BoundedValidation
+from automl_prune.view import Silent
+
+RESULTS = HERE / "results" / "strategies.json"
+STUDIES = Path("runs") / "benchmarks" / "strategies"
+SAMPLES = 2000
+BUDGET, LEAST = 0.5, 0.45
+"""The budget, and the least share of it a candidate may spend: a little less than a quarter of the dense MACs."""
+BUDGETS = (0.5, 0.25)
+
+
+class Problem:
+    """One experiment's dense model, and what a study of it finds."""
+
+    def __init__(self, name: str) -> None:
+        config = Config.load(HERE.parent / name / "config.yaml")
+        self.name, self.device = name, choose_device("auto")
+        self.whole = config.build_task()
+        self.task = BoundedValidation(self.whole, SAMPLES)
+        self.model = config.build_model().to(self.device).eval()
+        assert config.model.weights is not None
+        load_weights(self.model, Path(config.model.weights))
+        self.space = Space(target_cost=LEAST)
+        self.evaluation = EvaluationSection(finetune_steps=0, finalists=0)
+
+    def study(self, strategy: str, seed: int, trials: int) -> StudyRecord:
+        """Run or resume one study."""
+        directory = RunDirectory(STUDIES / self.name / f"{strategy}-{seed}")
+        shared = STUDIES / self.name / "shared"
+        for path in (directory.calibration, directory.scores):
+            if not path.exists() and (shared / path.name).exists():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(shared / path.name, path)
+        result = ap.search(
+            model=self.model, task=self.task, budget=ap.Budget(macs=BUDGET), run_dir=directory.path, n_trials=trials,
+            space=self.space, evaluation=self.evaluation, strategy=strategy, seed=seed,
+        )  # fmt: skip
+        shared.mkdir(parents=True, exist_ok=True)
+        for path in (directory.calibration, directory.scores):
+            if not (shared / path.name).exists():
+                shutil.copy(path, shared / path.name)
+        return result.record
+
+    def test(self, record: StudyRecord, trial: int) -> float:
+        """Test accuracy of a trial's model."""
+        directory = RunDirectory(STUDIES / self.name / "shared")
+        session = Session.prepare(
+            self.model, self.task, ap.Budget(macs=BUDGET), self.space, self.evaluation.recipe(), seed=0,
+            device=self.device, view=Silent(), calibration=directory.calibration, ranking=directory.scores,
+        )  # fmt: skip
+        candidate = next(e.candidate for t, e in completed(record) if t.number == trial)
+        evaluator = session.evaluator
+        return score(evaluator.compress(evaluator.plan(candidate)), self.whole, "test", self.device).value
+
+
+def main() -> None:
+    arguments = _arguments()
+    document = read_json(RESULTS) if RESULTS.is_file() else {"studies": [], "environments": {}}
+    problem = Problem(arguments.model)
+    document["environments"].setdefault(arguments.model, environment(problem.device))
+    for seed in range(arguments.seeds):
+        for strategy in arguments.strategies:
+            key = {"model": arguments.model, "strategy": strategy, "seed": seed, "trials": arguments.trials}
+            if any(key.items() <= study.items() for study in document["studies"]):
+                continue
+            record = problem.study(strategy, seed, arguments.trials)
+            document["studies"].append({**key, **_found(problem, record)})
+            write_json(RESULTS, document)
+            print(key, document["studies"][-1]["best"], flush=True)
+            write_text(RESULTS.with_suffix(".md"), _table(document["studies"]))
+    print(_table(document["studies"]))
+
+
+def _found(problem: Problem, record: StudyRecord) -> dict[str, Any]:
+    """What is kept of a study: every trial's origin, score and cost, and the best within each budget, tested."""
+    dense = record.context.dense_costs["macs"]
+    rows = [(t.number, t.origin, e.score.value, e.costs["macs"].value / dense) for t, e in completed(record)]
+    best = {}
+    for budget in BUDGETS:
+        for kind in ("baseline", "all"):
+            within = [row for row in rows if row[3] <= budget and (kind == "all" or row[1] != "search")]
+            number, origin, value, _ = max(within, key=lambda row: row[2])
+            known = [found for found in best.values() if found["trial"] == number]
+            test = known[0]["test"] if known else problem.test(record, number)
+            best[f"{kind} {budget}"] = {"trial": number, "origin": origin, "val": value, "test": test}
+    return {"best": best, "rows": rows, "hypervolume": _hypervolumes(rows)}
+
+
+def _hypervolumes(rows: Sequence[tuple[int, str, float, float]]) -> dict[str, float]:
+    """Of the baselines alone and of everything, against a score of 0.5 at the whole budget."""
+
+    def volume(some: Iterable[tuple[int, str, float, float]]) -> float:
+        points = [FrontPoint(number, value, macs, macs <= BUDGET, 0) for number, _, value, macs in some]
+        return ParetoFront.of(points, higher_is_better=True).hypervolume((0.5, BUDGET))
+
+    return {"baselines": volume(row for row in rows if row[1] != "search"), "all": volume(rows)}
+
+
+def _table(studies: list[dict[str, Any]]) -> str:
+    lines = [
+        "# Strategies",
+        "",
+        f"Studies without training, scored on {SAMPLES} validation images; mean over seeds. Hypervolume of the front",
+        "against 50 % accuracy at half the MACs, in thousandths; validation and (test) accuracy in % of the best model",
+        "within each budget. All strategies start from the same baselines. Written by `strategies.py` from",
+        "`strategies.json`.",
+    ]
+    for model, trials in sorted({(study["model"], study["trials"]) for study in studies}):
+        mine = [study for study in studies if (study["model"], study["trials"]) == (model, trials)]
+        lines += ["", f"## {model}, {trials} trials", ""]
+        lines += [f"| strategy | seeds | hypervolume | {' | '.join(f'{b:.0%} of the MACs' for b in BUDGETS)} |"]
+        lines += ["|---|---|---|" + "---|" * len(BUDGETS)]
+        lines.append(_row("baselines alone", mine[:1], "baselines", "baseline"))
+        names = sorted({study["strategy"] for study in mine}, key=list(strategies).index)
+        lines += [_row(name, [s for s in mine if s["strategy"] == name], "all", "all") for name in names]
+    return "\n".join(lines) + "\n"
+
+
+def _row(name: str, studies: list[dict[str, Any]], volume: str, kind: str) -> str:
+    volumes = 1000 * statistics.mean(study["hypervolume"][volume] for study in studies)
+    cells = []
+    for budget in BUDGETS:
+        found = [study["best"][f"{kind} {budget}"] for study in studies]
+        val, test = (100 * statistics.mean(f[split] for f in found) for split in ("val", "test"))
+        cells.append(f"{val:.2f} ({test:.2f})")
+    return f"| {name} | {len(studies)} | {volumes:.2f} | {' | '.join(cells)} |"
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="fashion_mnist_resnet20", help="a folder of experiments/ with weights")
+    parser.add_argument("--strategies", nargs="+", default=list(strategies), choices=list(strategies))
+    parser.add_argument("--trials", type=int, default=60, help="of each study, baselines included")
+    parser.add_argument("--seeds", type=int, default=1, help="how many seeds")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
