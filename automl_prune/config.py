@@ -98,7 +98,8 @@ class EvaluationSection(_Section):
         learning_rate: Of the finalists' fine-tuning; ``auto`` measures it on the first one (``learning_rate.RATES``).
             Rung 1 always has 0.01.
         distill: Whether the dense model teaches.
-        finalists: How many points of the front are fine-tuned longer and exported.
+        finalists: How many points of the front are fine-tuned longer and exported; with 0 none, and `export` does it
+            for a trial one chooses.
         finetune_epochs: Epochs of a finalist's fine-tuning.
         seeds: Fine-tunings per finalist, for mean and interval.
         attempts: How often a trial is tried in all when its worker dies of it; then it is set aside, failed.
@@ -111,7 +112,7 @@ class EvaluationSection(_Section):
     promote: Annotated[float, Field(ge=0, le=1)] = 0.33
     learning_rate: Literal["auto"] | _Positive = "auto"
     distill: bool = True
-    finalists: _Count = 5
+    finalists: Annotated[int, Field(ge=0)] = 5
     finetune_epochs: _Positive = 3.0
     seeds: _Count = 3
     attempts: _Count = 3

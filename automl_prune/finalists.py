@@ -37,16 +37,16 @@ def choose(record: StudyRecord, count: int) -> tuple[int, ...]:
 
     Args:
         record: The finished search.
-        count: How many of the front's points, at least 1.
+        count: How many of the front's points.
 
     Returns:
-        Trial numbers, best first; empty when nothing is feasible.
+        Trial numbers, best first; empty when nothing is asked for or feasible.
     """
     metric = record.context.metric
     front = ParetoFront.of(search_points(record), higher_is_better=metric.higher_is_better)
     by_cost = [point.trial for point in front.points]
     best = front.best()
-    if best is None:
+    if best is None or not count:
         return ()
     chosen = [best.trial]
     wanted = min(count, len(by_cost))

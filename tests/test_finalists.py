@@ -51,6 +51,10 @@ BEATEN = ("uniform l1", 0.4, 80.0)
 OVER = ("search", 0.99, 120.0)
 
 
+def test_no_finalists_when_none_are_asked_for() -> None:
+    assert choose(_record(*FRONT, BEATEN), 0) == ()
+
+
 @pytest.mark.parametrize(
     ("count", "expected"), [(1, (3, 4)), (2, (3, 0, 4)), (3, (3, 0, 2, 4)), (4, (3, 0, 1, 2, 4)), (9, (3, 0, 1, 2, 4))]
 )
