@@ -12,7 +12,7 @@ from typing import Any
 from automl_prune.config import Config, load_weights
 from automl_prune.errors import StudyError
 from automl_prune.files import tensors_digest
-from automl_prune.pricing import measuring
+from automl_prune.pricing import check_machine, measuring
 from automl_prune.session import Findings, Session, choose_device
 from automl_prune.space import Space
 from automl_prune.study.directory import RunDirectory
@@ -147,6 +147,9 @@ def _prepare(
     load_weights(model, files[BASELINE])
     # before anything is computed, and perhaps found in a file, that rests on these
     invitation.verify({"model": tensors_digest(model.state_dict()), "data": task.digest})
+    measured = invitation.identity.get("latency")
+    if isinstance(measured, Mapping):
+        check_machine(config.latency.settings(), measured)
     context = invitation.context
     findings = Findings(
         groups=str(invitation.identity.get("channel groups")),

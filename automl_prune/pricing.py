@@ -13,8 +13,9 @@ from torch import nn
 from automl_prune.budget import Budget
 from automl_prune.channels import ChannelGraph
 from automl_prune.costs import Cost, CostModel
-from automl_prune.costs.latency import LatencySettings
+from automl_prune.costs.latency import LatencySettings, runtimes
 from automl_prune.costs.predictor import LatencyPredictor
+from automl_prune.errors import StudyError
 from automl_prune.export.size import file_size
 from automl_prune.files import tensors_digest
 from automl_prune.latency import Meter, predictor_of
@@ -79,6 +80,25 @@ class Prices:
 def measuring(settings: LatencySettings) -> MakeMeter:
     """Makes meters that measure with some settings."""
     return lambda model, graph, inputs, reference: LatencyMeter(model, graph, inputs, settings, reference)
+
+
+def check_machine(settings: LatencySettings, stored: Mapping[str, Any]) -> None:
+    """Latencies compare only when they were measured alike; says what differs here, before anything is measured.
+
+    Args:
+        settings: How latency would be measured here.
+        stored: What a study's latencies were measured on (``Prices.identity``).
+
+    Raises:
+        StudyError: Something differs.
+    """
+    here = runtimes[settings.runtime].fingerprint(settings).to_json()
+    wrong = [f"{name}: {value}, not {stored.get(name)}" for name, value in here.items() if value != stored.get(name)]
+    if wrong:
+        raise StudyError(
+            f"this machine cannot measure latency for the study ({'; '.join(wrong)}); join it from a machine of the "
+            "same kind, with the same latency section"
+        )
 
 
 def price(

@@ -14,11 +14,11 @@ from torch import nn
 from automl_prune.budget import Budget
 from automl_prune.channels import ChannelGraph
 from automl_prune.costs import Cost
-from automl_prune.costs.latency import Fingerprint, LatencyMeasurement
-from automl_prune.errors import BudgetError
+from automl_prune.costs.latency import Fingerprint, LatencyMeasurement, LatencySettings, runtimes
+from automl_prune.errors import BudgetError, StudyError
 from automl_prune.evaluation import Recipe
 from automl_prune.latency import layers_of
-from automl_prune.pricing import price
+from automl_prune.pricing import check_machine, price
 from automl_prune.projection import Projector
 from automl_prune.session import Session
 from automl_prune.space import Space
@@ -179,3 +179,11 @@ def test_a_size_budget_holds_for_the_file(tiny_resnet: nn.Module, digits_task: C
     plan = session.evaluator.plan(session.projector.uniform("l1"))
     assert np.isclose(plan.costs()["size"].ratio, 0.6, atol=0.1)
     assert plan.costs()["size"].value <= session.limits["size"]
+
+
+def test_another_machine_is_told_before_it_measures() -> None:
+    settings = LatencySettings()
+    here = runtimes["onnxruntime"].fingerprint(settings).to_json()
+    check_machine(settings, {**here, "dense": 0.002})
+    with pytest.raises(StudyError, match=r"batch_size: 1, not 8.*same kind"):
+        check_machine(settings, {**here, "batch_size": 8})
