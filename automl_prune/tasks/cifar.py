@@ -81,7 +81,7 @@ def _content(path: Path) -> bytes:
     except FileNotFoundError as error:
         raise DataError(f"{path} is missing. {_HELP}.") from error
     except OSError as error:
-        raise DataError(f"{path} cannot be read ({error})") from error
+        raise DataError(f"{path} cannot be read ({error}); check its permissions, or fetch it again") from error
 
 
 def _read_binary(path: Path) -> LabelledTensors:

@@ -280,7 +280,7 @@ def _list_files(root: Path, part: str, classes: tuple[str, ...]) -> LabelledFile
         sizes += [size for _, size in found]
         labels += [label] * len(found)
     if not paths:
-        raise DataError(f"{root / part} holds no images ({', '.join(_SUFFIXES)})")
+        raise DataError(f"{root / part} holds no images ({', '.join(_SUFFIXES)}); fill it or correct data.root")
     return LabelledFiles(paths, sizes, torch.tensor(labels))
 
 

@@ -43,7 +43,7 @@ def read_idx(path: Path) -> torch.Tensor:
         raise DataError(f"{path} cannot be read ({error}); it is damaged or truncated: fetch it again") from error
     if len(content) < 4 or content[:2] != b"\0\0":
         start_ = content[:4].hex() or "nothing"
-        raise DataError(f"{path} is not an IDX file: it starts with {start_} instead of two zero bytes")
+        raise DataError(f"{path} is not an IDX file: it starts with {start_}, not with two zero bytes; fetch it again")
     kind, dimensions = content[2], content[3]
     if kind != _UNSIGNED_BYTES:
         raise DataError(f"{path} holds IDX type {kind:#04x}; only unsigned bytes (0x08) are images or labels")

@@ -310,7 +310,9 @@ class _Run:
             cuts = tuple(_cut(value) for value in state["cuts"])
             kept = dict(state["kept"])
         except (KeyError, ValueError, TypeError) as error:
-            raise CheckpointError(f"{path} is no progressive pruning ({error!r}); delete it to start again") from error
+            raise CheckpointError(
+                f"{path} is no record of a progressive pruning ({error!r}); delete it to start again"
+            ) from error
         differing = [key for key, value in self._identity().items() if identity.get(key) != value]
         if differing:
             raise CheckpointError(
