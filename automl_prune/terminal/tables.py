@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from automl_prune.comparison import Comparison, score_of
@@ -47,13 +48,16 @@ def front_as_table(rows: Sequence[FrontRow], context: StudyContext, title: str, 
     def cost(metric: str, value: float, ratio: float) -> str:
         return percent(ratio) if narrow else f"{cost_full(metric, value)} ({ratio:.1%})"
 
-    table = Table(title=title, title_justify="left", caption="± half the 95 % interval", caption_justify="left")
+    caption = "± half the 95 % interval" + ("; costs as fractions of the dense model's" if narrow else "")
+    table = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
+    if narrow:
+        table.box, table.pad_edge, table.collapse_padding = SIMPLE_HEAD, False, True
     table.add_column("trial", no_wrap=True)
-    table.add_column("origin")
+    table.add_column("origin", overflow="fold")
     for name in context.dense_costs:
-        table.add_column(f"{name} (of dense)", justify="right", no_wrap=True)
-    for split in ("validation", "test"):
-        table.add_column(f"{split} {metric.name}", justify="right", no_wrap=True)
+        table.add_column(name if narrow else f"{name} (of dense)", justify="right", no_wrap=True)
+    for split in ("validation", "test"):  # on two lines: what must not be broken is the numbers
+        table.add_column(f"{split}\n{metric.name}", justify="right", no_wrap=True)
     for row in rows:
         costs = [cost(name, row.costs[name].value, row.costs[name].ratio) for name in context.dense_costs]
         scores = [plus_minus(metric, row.val), plus_minus(metric, row.test) if row.test else "not measured"]
