@@ -19,6 +19,7 @@ from automl_prune.costs.latency import LatencySettings
 from automl_prune.errors import ConfigError
 from automl_prune.evaluation import Evaluator, Recipe, score
 from automl_prune.export.bundle import export_model
+from automl_prune.meter import in_words
 from automl_prune.pricing import measuring
 from automl_prune.projection import Projector
 from automl_prune.registry import nearest
@@ -142,8 +143,9 @@ def compress(
     rebuild = factory or partial(copy.deepcopy, session.model.cpu())
     with view.stage("Exporting") as stage:
         measure = session.measure_export
-        export_model(small, plan, task, output, dense=rebuild(), info=info, measure=measure)
+        manifest = export_model(small, plan, task, output, dense=rebuild(), info=info, measure=measure)
         stage(1, 1)
+    view.say(in_words(manifest["latency"]))
     view.tell(ModelExported(str(output)))
     session.model.to(place)
     return Compressed(small, plan, task.metric, rows, output)

@@ -18,6 +18,7 @@ from automl_prune.evaluation import FineTuning
 from automl_prune.export.bundle import export_model
 from automl_prune.files import load_tensors, save_tensors
 from automl_prune.front import ParetoFront
+from automl_prune.meter import in_words
 from automl_prune.report.table import completed, search_points
 from automl_prune.seeding import derive_seed
 from automl_prune.session import Session
@@ -152,7 +153,7 @@ def export_finalist(
             "candidate": candidate.to_json(),
             "environment": dict(record.context.environment),
         }
-        export_model(
+        manifest = export_model(
             model,
             plan,
             session.task,
@@ -162,7 +163,7 @@ def export_finalist(
             measure=session.measure_export,
         )
     _forget_runs(directory, trial)
-    view.say(f"Trial {trial}: exported and verified in {directory.model(trial)}")
+    view.say(f"Trial {trial}: exported and verified in {directory.model(trial)}. {in_words(manifest['latency'])}")
     view.tell(ModelExported(str(directory.model(trial)), trial))
 
 

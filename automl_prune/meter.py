@@ -8,12 +8,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 from statistics import median
+from typing import Any
 
 import torch
 from torch import nn
 
 from automl_prune.channels import ChannelGraph, prune
-from automl_prune.costs import Cost
+from automl_prune.costs import Cost, cost_metrics
 from automl_prune.costs.latency import (
     OTHER,
     LatencyMeasurement,
@@ -194,6 +195,20 @@ def cost_of(found: LatencyMeasurement) -> Cost:
     """A measured latency as a cost."""
     low, high = (end * found.reference for end in found.interval)
     return Cost("latency", found.seconds, found.reference, (low, high), found.noisy)
+
+
+def in_words(summary: Mapping[str, Any]) -> str:
+    """A sentence of a manifest's ``latency``; one that takes longer than the dense model says so, and what to do."""
+    low, high = summary["interval"]
+    text = (
+        f"Latency: {cost_metrics['latency'].show(summary['seconds'])}, {summary['ratio']:.1%} of the dense model's "
+        f"(95 % interval {low:.1%} to {high:.1%})"
+    )
+    if summary["noisy"]:
+        text += f"; noisy: {summary['noisy']}"
+    if low > 1:
+        text += "; slower than dense: bound latency in the budget, or set round_to: auto in the search space"
+    return text
 
 
 def check_available(settings: LatencySettings) -> None:
