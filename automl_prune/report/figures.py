@@ -30,8 +30,8 @@ def style(figure: go.Figure, height: int) -> None:
         hoverlabel={"bgcolor": "#20262e", "bordercolor": "#20262e", "align": "left", "font": {"color": "#f2f4f7"}},
         hovermode="closest",
     )
-    figure.update_xaxes(automargin=True, zeroline=False, gridwidth=1)
-    figure.update_yaxes(automargin=True, zeroline=False, gridwidth=1)
+    figure.update_xaxes(automargin=True, zeroline=False, gridwidth=1, title_font_size=13)
+    figure.update_yaxes(automargin=True, zeroline=False, gridwidth=1, title_font_size=13)
 
 
 def scaled(context: StudyContext, value: float) -> float:

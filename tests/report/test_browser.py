@@ -192,6 +192,21 @@ def test_a_phone_need_not_scroll_sideways(report: Path, opened: Callable[..., Op
     assert found.page.evaluate("document.documentElement.scrollWidth") <= 400
 
 
+def test_print_fits_the_paper_and_the_screen_is_put_back(report: Path, opened: Callable[..., Opened]) -> None:
+    found = opened(report, viewport={"width": 1366, "height": 900})
+    widths = "[...document.querySelectorAll('.js-plotly-plot')].map((plot) => plot._fullLayout.width)"
+    before = found.page.evaluate(widths)
+    found.page.emulate_media(media="print")
+    found.page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert set(found.page.evaluate(widths)) == {700}
+    assert not found.page.locator("nav").is_visible()
+    assert found.page.get_by_text("left out in print").is_visible()
+    found.page.emulate_media(media="screen")
+    found.page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert found.page.evaluate(widths) == before
+    assert found.complaints == []
+
+
 @pytest.mark.parametrize("case", [{"finalists": 0}, {"over_budget": True, "finalists": 0}, {"regression": True}])
 def test_unfinished_and_unusual_studies_open_too(
     make_record: MakeRecord, tmp_path: Path, opened: Callable[..., Opened], case: dict[str, Any]

@@ -57,3 +57,15 @@ document.addEventListener("click", (event) => {
   if (button.matches("table.sortable th button")) sortBy(button.closest("th"));
   if (button.matches(".copy")) copy(button);
 });
+
+// Paper is narrower than most windows, and drawings do not shrink by themselves; the front fits below the answer.
+const heights = new Map();
+addEventListener("beforeprint", () => {
+  for (const plot of document.querySelectorAll(".js-plotly-plot")) {
+    heights.set(plot, plot.layout.height);
+    Plotly.relayout(plot, { width: 700, height: plot.id === "figure-front" ? 345 : plot.layout.height });
+  }
+});
+addEventListener("afterprint", () => {
+  for (const [plot, height] of heights) Plotly.relayout(plot, { width: null, height, autosize: true });
+});
