@@ -13,7 +13,7 @@ BLUE, ORANGE, GREEN, GREY, YELLOW = "#2f86c9", "#d55e00", "#009e73", "#8a919c", 
 def style(figure: go.Figure, height: int) -> None:
     """The look all figures share; colours of text and grid come from the page."""
     figure.update_layout(
-        template="none",
+        template={"layout": {axis: {"title": {"font": {"size": 13}}} for axis in ("xaxis", "yaxis")}},
         height=height,
         margin={"l": 60, "r": 20, "t": 30, "b": 95},
         paper_bgcolor="rgba(0,0,0,0)",
@@ -30,8 +30,8 @@ def style(figure: go.Figure, height: int) -> None:
         hoverlabel={"bgcolor": "#20262e", "bordercolor": "#20262e", "align": "left", "font": {"color": "#f2f4f7"}},
         hovermode="closest",
     )
-    figure.update_xaxes(automargin=True, zeroline=False, gridwidth=1, title_font_size=13)
-    figure.update_yaxes(automargin=True, zeroline=False, gridwidth=1, title_font_size=13)
+    figure.update_xaxes(automargin=True, zeroline=False, gridwidth=1)
+    figure.update_yaxes(automargin=True, zeroline=False, gridwidth=1)
 
 
 def scaled(context: StudyContext, value: float) -> float:

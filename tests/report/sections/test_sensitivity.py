@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from automl_prune.files import save_tensors, tensors_digest, write_json
+from automl_prune.files import save_tensors, tensors_digest, write_sealed
 from automl_prune.report.data import collect
 from automl_prune.report.sections.sensitivity import analyses, render
 from automl_prune.study.record import StudyRecord
@@ -23,7 +23,7 @@ def stored(folder: Path, model: str, record: StudyRecord, groups: dict[str, list
     ]
     identity = {"model": model, "criterion": "l1", "metric": asdict(record.context.metric)}
     content = {"identity": identity, "variant": "norms recalibrated", "ratios": [0.5], "points": points}
-    write_json(folder / f"{model}.json", {**content, "dense": asdict(Score(0.93, 500, 0.01))})
+    write_sealed(folder / f"{model}.json", {**content, "dense": asdict(Score(0.93, 500, 0.01))})
 
 
 def test_analyses_of_the_studys_model_are_drawn_and_others_passed_over(make_record: MakeRecord, tmp_path: Path) -> None:
