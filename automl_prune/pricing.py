@@ -20,7 +20,7 @@ from automl_prune.export.size import file_size
 from automl_prune.files import tensors_digest
 from automl_prune.latency import Meter, predictor_of
 from automl_prune.meter import LatencyMeter
-from automl_prune.rounding import choose_rounding
+from automl_prune.projection.rounding import choose_rounding
 from automl_prune.space import Space
 from automl_prune.tasks import Task
 from automl_prune.view import View

@@ -14,7 +14,7 @@ from automl_prune.projection import Projector
 from automl_prune.session import Session
 from automl_prune.space import ChoiceParameter, Space
 from automl_prune.study.directory import RunDirectory
-from tests.projections import chain
+from tests.projection.problems import chain
 
 
 @pytest.mark.parametrize("residual", [0.0, 0.5])

@@ -20,6 +20,7 @@ from automl_prune.errors import StudyError
 from automl_prune.finalists import choose, export_finalist, train_finalist
 from automl_prune.joining import in_words
 from automl_prune.learning_rate import finalist_recipe
+from automl_prune.projection.width_errors import errors_of_drops
 from automl_prune.report import FrontRow, front_table
 from automl_prune.sensitivity import known_drops
 from automl_prune.session import Session, environment
@@ -30,7 +31,6 @@ from automl_prune.study.runner import read_study, run_study
 from automl_prune.study.spec import Evaluate, Event, StudySpec
 from automl_prune.study.storage import StudyStorage
 from automl_prune.view import View
-from automl_prune.width_errors import errors_of_drops
 
 
 @dataclass(frozen=True, slots=True)

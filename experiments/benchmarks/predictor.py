@@ -29,7 +29,7 @@ from automl_prune.files import read_json, write_json, write_text
 from automl_prune.latency import predictor_of
 from automl_prune.models import mobilenet_v2, resnet20, resnet56
 from automl_prune.pricing import measuring
-from automl_prune.rounding import choose_rounding
+from automl_prune.projection.rounding import choose_rounding
 from automl_prune.seeding import seeded
 from automl_prune.session import environment
 from automl_prune.view import Silent

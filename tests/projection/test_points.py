@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from automl_prune.errors import ConfigError
 from automl_prune.projection import Projector
 from automl_prune.space import Space
-from tests.projections import Problem, chain, even, problems, projector, space
+from tests.projection.problems import Problem, chain, even, problems, projector, space
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from automl_prune.rounding import choose_rounding
+from automl_prune.projection.rounding import choose_rounding
 
 GROUPS = ("a", "b", "c")
 ALLOWED = {"a": range(2, 65), "b": range(2, 129), "c": range(2, 65)}

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from automl_prune.costs import CostModel
-from automl_prune.knapsack import Row, choose
+from automl_prune.projection.knapsack import Row, choose
 
 Widths = NDArray[np.int64]
 
@@ -80,25 +80,25 @@ def greedy_widths(
     Returns:
         Widths, shape (groups,): feasible, or the narrowest there are.
     """
-    ladders = [_thinned(widths) for widths in allowed]
-    rungs = np.array([len(ladder) - 1 for ladder in ladders])
-    present = np.array([ladder[-1] for ladder in ladders], dtype=np.int64)
+    options = [_thinned(widths) for widths in allowed]
+    places = np.array([len(allowed) - 1 for allowed in options])
+    present = np.array([allowed[-1] for allowed in options], dtype=np.int64)
     spent = cost.evaluate(present)
-    while spent > target and rungs.any():
+    while spent > target and places.any():
         # where a cost is not monotone a single step may save nothing, so all narrower widths are tried
         steps = [
-            (number, rung)
-            for number, top in enumerate(rungs.tolist())
-            for rung in range(top - 1 if cost.monotone and top else 0, top)
+            (number, place)
+            for number, top in enumerate(places.tolist())
+            for place in range(top - 1 if cost.monotone and top else 0, top)
         ]
-        group, rung = np.array(steps).T
-        narrower = np.array([ladders[n][r] for n, r in steps])
+        group, place = np.array(steps).T
+        narrower = np.array([options[n][r] for n, r in steps])
         trials = np.repeat(present[None], len(steps), axis=0)
         trials[np.arange(len(steps)), group] = narrower
         saved = np.maximum(spent - cost.evaluate_all(trials), 1e-9 * spent)
         added = np.array([errors[n][w] - errors[n][present[n]] for n, w in zip(group, narrower, strict=True)])
         pick = int(((added + 1e-12) / saved).argmin())
-        rungs[group[pick]] = rung[pick]
+        places[group[pick]] = place[pick]
         present = trials[pick]
         spent = cost.evaluate(present)
     return present
@@ -112,7 +112,7 @@ def total(errors: Sequence[NDArray[np.float64]], widths: Widths) -> float:
 def _near(allowed: Sequence[int], width: int) -> NDArray[np.int64]:
     """The allowed widths within reach, thinned, the present one among them."""
     reachable = [w for w in allowed if width / REACH <= w <= width * REACH or w == width]
-    # a step to the next allowed width is always within reach, so that coarse ladders do not get stuck
+    # a step to the next allowed width is always within reach, so that coarse widths do not get stuck
     below, above = [w for w in allowed if w < width][-1:], [w for w in allowed if w > width][:1]
     return np.array(sorted({*_thinned(reachable), *below, *above, width}), dtype=np.int64)
 

@@ -8,8 +8,8 @@ import torch
 
 from automl_prune.channels import ChannelGraph
 from automl_prune.models import resnet8
-from automl_prune.stages import stages_of
-from tests.projections import chain
+from automl_prune.projection.stages import stages_of
+from tests.projection.problems import chain
 
 
 def test_a_stage_for_each_resolution() -> None:

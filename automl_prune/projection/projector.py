@@ -10,17 +10,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from automl_prune.allocation import greedy_widths, knapsack_widths, total
 from automl_prune.candidate import Candidate, GroupChoice
 from automl_prune.channels import ChannelGraph
 from automl_prune.costs import CostModel, cost_metrics
 from automl_prune.errors import BudgetError, ConfigError
-from automl_prune.ladder import Ladder, Widths
+from automl_prune.projection.allocation import greedy_widths, knapsack_widths, total
+from automl_prune.projection.allowed import AllowedWidths, Widths
+from automl_prune.projection.stages import stages_of
+from automl_prune.projection.widening import Widening
+from automl_prune.projection.width_errors import WidthErrors, errors_of_scores
 from automl_prune.registry import nearest
 from automl_prune.space import FloatParameter, Parameter, Space
-from automl_prune.stages import stages_of
-from automl_prune.widening import Widening
-from automl_prune.width_errors import WidthErrors, errors_of_scores
 
 
 class Projector:
@@ -79,16 +79,16 @@ class Projector:
         self._costs: dict[str, CostModel] = {**graph.cost_models, **(costs or {})}
         _check_known(self._costs, limits)
         widths = allowed or {name: limit.widths() for name, limit in space.limits(graph.groups).items()}
-        self._ladder = Ladder(tuple(widths[name] for name in self._names))
+        self._allowed = AllowedWidths(tuple(widths[name] for name in self._names))
         self._scores = {name: dict(scores[name]) for name in space.criteria}
         self._score_errors = {name: errors_of_scores(mine) for name, mine in self._scores.items()}
         self._importance = {name: self._importances(scores[name]) for name in space.criteria}
         metric = next(iter(self._limits))
         self._first = self._costs[metric]
-        self._widening = Widening(self._ladder, self._costs, self._limits)
+        self._widening = Widening(self._allowed, self._costs, self._limits)
         self._cheapest = self._reached()
         self._floor = float(self._first.evaluate(self._cheapest))
-        self._ceiling = min(self._limits[metric], float(self._first.evaluate(self._ladder.highest)))
+        self._ceiling = min(self._limits[metric], float(self._first.evaluate(self._allowed.highest)))
 
     @property
     def parameters(self) -> tuple[Parameter, ...]:
@@ -105,7 +105,7 @@ class Projector:
     def reachable(self) -> dict[str, tuple[float, float]]:
         """Least and greatest cost by metric that the space's width limits allow, the budget apart."""
         least = self._widening.least()
-        return {m: (least[m], float(self._costs[m].evaluate(self._ladder.highest))) for m in self._limits}
+        return {m: (least[m], float(self._costs[m].evaluate(self._allowed.highest))) for m in self._limits}
 
     def network(self) -> dict[str, tuple[float, ...]]:
         """What is known of the layers behind each group's or stage's parameter, for strategies that learn from it.
@@ -116,13 +116,13 @@ class Projector:
             widest group.
         """
         costs = [self._first, *self._costs.values()]
-        widest = max(self._ladder.highest, default=1)
+        widest = max(self._allowed.highest, default=1)
         found: dict[str, tuple[float, ...]] = {}
         for number in range(len(self._names)):
-            narrow = self._ladder.highest.copy()
-            narrow[number] = self._ladder.lowest[number]
-            shares = (1 - cost.evaluate(narrow) / cost.evaluate(self._ladder.highest) for cost in costs)
-            values = (*shares, float(self._ladder.highest[number] / widest))
+            narrow = self._allowed.highest.copy()
+            narrow[number] = self._allowed.lowest[number]
+            shares = (1 - cost.evaluate(narrow) / cost.evaluate(self._allowed.highest) for cost in costs)
+            values = (*shares, float(self._allowed.highest[number] / widest))
             parameter = f"{self._space.correction}/{self._units[number]}"
             before = found.get(parameter, (0.0,) * len(values))
             found[parameter] = tuple(min(1.0, a + b) for a, b in zip(before, values, strict=True))
@@ -144,7 +144,7 @@ class Projector:
             return self._candidate(self._knapsack(errors, float(point["target_cost"])), criteria)
         exponent = float(point.get("importance_exponent", self._space.importance_exponent[0]))
         importance = np.array([self._importance[name][i] for i, name in enumerate(criteria)])
-        raises = self._ladder.raises(importance**exponent * np.exp(correction))
+        raises = self._allowed.raises(importance**exponent * np.exp(correction))
         return self._candidate(self._project(raises, self._target(float(point["target_cost"]))), criteria)
 
     def ranked(self, criterion: str, target: float = 1.0, *, per_cost: bool = False) -> Candidate:
@@ -161,16 +161,16 @@ class Projector:
                 group saves in the dense model, rather than its score.
         """
         self._check_criterion(criterion)
-        low, high = self._ladder.steps
+        low, high = self._allowed.steps
         values = np.empty(len(low))
         for number, name in enumerate(self._names):
-            mine = self._ladder.group == number
+            mine = self._allowed.group == number
             best = np.sort(self._scores[criterion][name].double().numpy())[::-1]
             total = np.concatenate([[0.0], np.cumsum(best)])
             means = (total[high[mine]] - total[low[mine]]) / (high[mine] - low[mine])
             values[mine] = means / self._saving(number) if per_cost else means
         return self._candidate(
-            self._project(self._ladder.ordered(-values), self._target(target)), [criterion] * len(self._names)
+            self._project(self._allowed.ordered(-values), self._target(target)), [criterion] * len(self._names)
         )
 
     def uniform(self, criterion: str, target: float = 1.0) -> Candidate:
@@ -192,7 +192,7 @@ class Projector:
             errors: By group and width; by default those of the criterion's scores.
         """
         curves, limit = self._errors(criterion, errors), self._target(target)
-        found = greedy_widths(self._first, self._ladder.allowed, curves, limit)
+        found = greedy_widths(self._first, self._allowed.by_group, curves, limit)
         return self._candidate(self._towards(found, limit), [criterion] * len(self._names))
 
     def knapsack(self, criterion: str, target: float = 1.0, errors: WidthErrors | None = None) -> Candidate:
@@ -218,7 +218,7 @@ class Projector:
         return self._candidate(self._towards(widths, self._target(target)), criteria)
 
     def _knapsack(self, curves: Sequence[NDArray[np.float64]], target: float) -> Widths:
-        limit, allowed = self._target(target), self._ladder.allowed
+        limit, allowed = self._target(target), self._allowed.by_group
         starts = (
             self._uniform(target),
             self._towards(greedy_widths(self._first, allowed, curves, limit), limit),
@@ -230,11 +230,11 @@ class Projector:
         return min(found, key=lambda widths: total(curves, widths))
 
     def _uniform(self, target: float) -> Widths:
-        return self._project(self._ladder.raises(np.ones(len(self._names))), self._target(target))
+        return self._project(self._allowed.raises(np.ones(len(self._names))), self._target(target))
 
     def _towards(self, widths: Widths, limit: float) -> Widths:
         """Feasible widths in the proportions of the given ones: these themselves, and wider where they leave room."""
-        raises = self._ladder.raises(widths / self._ladder.highest)
+        raises = self._allowed.raises(widths / self._allowed.highest)
         return (
             self._widening.beyond(widths, raises, limit)
             if self._widening.fits(widths, limit)
@@ -251,10 +251,10 @@ class Projector:
 
     def _saving(self, number: int) -> float:
         """What a channel of a group costs in the dense model, in the first budget's metric, on average."""
-        narrow = self._ladder.highest.copy()
-        narrow[number] = self._ladder.lowest[number]
-        channels = self._ladder.highest[number] - narrow[number]
-        dense = float(self._first.evaluate(self._ladder.highest))
+        narrow = self._allowed.highest.copy()
+        narrow[number] = self._allowed.lowest[number]
+        channels = self._allowed.highest[number] - narrow[number]
+        dense = float(self._first.evaluate(self._allowed.highest))
         saved = dense - float(self._first.evaluate(narrow))
         return max(saved, 1e-9 * dense) / max(1, int(channels))  # a latency may not fall at all
 
@@ -351,7 +351,7 @@ class Projector:
         found = self._widening.cheapest()
         if found is not None:
             return found
-        dense = {metric: float(self._costs[metric].evaluate(self._ladder.highest)) for metric in self._limits}
+        dense = {metric: float(self._costs[metric].evaluate(self._allowed.highest)) for metric in self._limits}
         problems = [
             f"budget {metric} <= {cost_metrics[metric].show(self._limits[metric])} cannot be reached: the narrowest "
             f"widths the search space allows cost {cost_metrics[metric].show(least)}, "

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from automl_prune.allocation import greedy_widths, knapsack_widths
-from automl_prune.ladder import Ladder
-from automl_prune.widening import Widening
+from automl_prune.projection.allocation import greedy_widths, knapsack_widths
+from automl_prune.projection.allowed import AllowedWidths
+from automl_prune.projection.widening import Widening
 
 
 @dataclass(frozen=True)
@@ -50,35 +50,35 @@ class Sum(Staircase):
 
 
 @st.composite
-def problems(draw: st.DrawFn) -> tuple[Ladder, Widening, NDArray[np.int64], dict[str, float]]:
+def problems(draw: st.DrawFn) -> tuple[AllowedWidths, Widening, NDArray[np.int64], dict[str, float]]:
     widths = draw(st.lists(st.integers(1, 40), min_size=1, max_size=4))
     step = draw(st.integers(1, 9))
-    ladder = Ladder(tuple((*range(min(step, width), width, step), width) for width in widths))
+    allowed = AllowedWidths(tuple((*range(min(step, width), width, step), width) for width in widths))
     groups = tuple(f"g{i}" for i in range(len(widths)))
     costs = {"latency": Staircase(groups, draw(st.integers(2, 16)), draw(st.floats(0, 2))), "params": Sum(groups)}
     metrics = draw(st.sampled_from([["latency"], ["latency", "params"], ["params", "latency"]]))
     limits = {}
     for metric in metrics:
-        low, high = (float(costs[metric].evaluate(end)) for end in (ladder.lowest, ladder.highest))
+        low, high = (float(costs[metric].evaluate(end)) for end in (allowed.lowest, allowed.highest))
         limits[metric] = low + draw(st.floats(-0.1, 1.1)) * (high - low)
     weights = np.array([draw(st.floats(0.2, 3)) for _ in widths])
-    return ladder, Widening(ladder, costs, limits), ladder.raises(weights), limits
+    return allowed, Widening(allowed, costs, limits), allowed.raises(weights), limits
 
 
-Problem = tuple[Ladder, Widening, NDArray[np.int64], dict[str, float]]
+Problem = tuple[AllowedWidths, Widening, NDArray[np.int64], dict[str, float]]
 
 
 @given(problems(), st.floats(0.3, 1))
 def test_never_over_a_limit_and_no_group_can_take_any_wider_width(problem: Problem, share: float) -> None:
-    ladder, widening, raises, limits = problem
+    allowed, widening, raises, limits = problem
     bound = share * next(iter(limits.values()))
     found = widening.along(raises, bound)
     if found is None:
-        assert not widening.fits(ladder.lowest, bound)
+        assert not widening.fits(allowed.lowest, bound)
         return
     assert widening.fits(found, bound)
-    for group, allowed in enumerate(ladder.allowed):
-        for wider in (width for width in allowed if width > found[group]):
+    for group, own in enumerate(allowed.by_group):
+        for wider in (width for width in own if width > found[group]):
             changed = found.copy()
             changed[group] = wider
             assert not widening.fits(changed, bound)
@@ -86,9 +86,9 @@ def test_never_over_a_limit_and_no_group_can_take_any_wider_width(problem: Probl
 
 @given(problems())
 def test_the_way_is_followed_as_far_as_any_of_its_widths_fit(problem: Problem) -> None:
-    ladder, widening, raises, limits = problem
+    allowed, widening, raises, limits = problem
     bound = next(iter(limits.values()))
-    way = [ladder.widths(np.bincount(raises[:n], minlength=len(ladder.allowed))) for n in range(len(raises) + 1)]
+    way = [allowed.widths(np.bincount(raises[:n], minlength=len(allowed.by_group))) for n in range(len(raises) + 1)]
     fitting = [widths for widths in way if widening.fits(widths, bound)]
     found = widening.along(raises, bound)
     assert (found is None) == (not fitting)
@@ -110,17 +110,17 @@ def test_the_cheapest_are_within_every_limit(problem: Problem) -> None:
 
 
 def test_a_step_that_costs_more_is_leapt_over_by_hand() -> None:
-    ladder = Ladder((tuple(range(1, 33)),))
-    widening = Widening(ladder, {"latency": Staircase(("a",), 16, 0.5)}, {"latency": 5.0})
+    allowed = AllowedWidths((tuple(range(1, 33)),))
+    widening = Widening(allowed, {"latency": Staircase(("a",), 16, 0.5)}, {"latency": 5.0})
     # 1 + 2 * blocks: 3 at 16 and 5 at 32; 17 to 31 take 7, 1 to 15 take 4
-    assert widening.along(ladder.raises(np.ones(1)), 2.9) is None
-    aligned = widening.along(ladder.raises(np.ones(1)), 3.5)
+    assert widening.along(allowed.raises(np.ones(1)), 2.9) is None
+    aligned = widening.along(allowed.raises(np.ones(1)), 3.5)
     assert aligned is not None
     assert aligned.tolist() == [16]
-    found = widening.along(ladder.raises(np.ones(1)), 5.0)
+    found = widening.along(allowed.raises(np.ones(1)), 5.0)
     assert found is not None
     assert found.tolist() == [32]
-    cheapest = Widening(ladder, {"latency": Staircase(("a",), 16, 0.5)}, {"latency": 3.0}).cheapest()
+    cheapest = Widening(allowed, {"latency": Staircase(("a",), 16, 0.5)}, {"latency": 3.0}).cheapest()
     assert cheapest is not None
     assert cheapest.tolist() == [16]
 
@@ -128,19 +128,19 @@ def test_a_step_that_costs_more_is_leapt_over_by_hand() -> None:
 @pytest.mark.parametrize("share", [0.3, 0.5, 0.8])
 def test_greedy_and_knapsack_meet_a_staircase(share: float) -> None:
     cost = Staircase(("a", "b", "c"), 16, 0.6)
-    ladder = Ladder(tuple(tuple(range(1, width + 1)) for width in (48, 64, 48)))
-    errors = [np.linspace(1, 0, len(allowed) + 1) ** 2 for allowed in ladder.allowed]
-    target = share * float(cost.evaluate(ladder.highest))
-    widening = Widening(ladder, {"latency": cost}, {"latency": target})
-    greedy = greedy_widths(cost, ladder.allowed, errors, target)
+    allowed = AllowedWidths(tuple(tuple(range(1, width + 1)) for width in (48, 64, 48)))
+    errors = [np.linspace(1, 0, len(own) + 1) ** 2 for own in allowed.by_group]
+    target = share * float(cost.evaluate(allowed.highest))
+    widening = Widening(allowed, {"latency": cost}, {"latency": target})
+    greedy = greedy_widths(cost, allowed.by_group, errors, target)
     assert cost.evaluate(greedy) <= target
-    assert cost.evaluate(ladder.highest) > target
+    assert cost.evaluate(allowed.highest) > target
 
     def repair(widths: NDArray[np.int64]) -> NDArray[np.int64]:
         return widths if widening.fits(widths, target) else start
 
-    start = widening.beyond(greedy, ladder.raises(np.ones(3)), target)
-    found = knapsack_widths(cost, ladder.allowed, errors, target, start, repair)
+    start = widening.beyond(greedy, allowed.raises(np.ones(3)), target)
+    found = knapsack_widths(cost, allowed.by_group, errors, target, start, repair)
     lost = [sum(curve[w] for curve, w in zip(errors, widths, strict=True)) for widths in (found, start)]
     assert cost.evaluate(found) <= target
     assert lost[0] <= lost[1]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from automl_prune.width_errors import errors_of_drops, errors_of_scores
+from automl_prune.projection.width_errors import errors_of_drops, errors_of_scores
 
 
 def test_errors_of_scores_are_the_share_of_what_goes() -> None:

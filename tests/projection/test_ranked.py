@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from automl_prune.errors import ConfigError
 from automl_prune.projection import Projector
-from tests.projections import Problem, chain, problems, space
+from tests.projection.problems import Problem, chain, problems, space
 
 
 def test_ranked_widths_are_the_best_channels_of_all_groups() -> None:

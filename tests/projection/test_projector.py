@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from automl_prune.errors import BudgetError
-from automl_prune.projection import Projector, participation_ratio
+from automl_prune.projection.projector import Projector, participation_ratio
 from automl_prune.space import FloatParameter, WidthLimits
-from tests.projections import Problem, chain, problems, projector, space
+from tests.projection.problems import Problem, chain, problems, projector, space
 
 
 @given(problems())

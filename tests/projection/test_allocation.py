@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from automl_prune.allocation import greedy_widths, total
 from automl_prune.costs import WidthPolynomial
 from automl_prune.projection import Projector
-from automl_prune.width_errors import errors_of_scores
-from tests.projections import Problem, chain, problems, space
+from automl_prune.projection.allocation import greedy_widths, total
+from automl_prune.projection.width_errors import errors_of_scores
+from tests.projection.problems import Problem, chain, problems, space
 
 
 def scores(widths: list[int], seed: int) -> dict[str, dict[str, torch.Tensor]]:

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from automl_prune.knapsack import Row, choose
+from automl_prune.projection.knapsack import Row, choose
 
 
 @st.composite

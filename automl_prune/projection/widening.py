@@ -13,23 +13,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from automl_prune.costs import CostModel
-from automl_prune.ladder import Ladder, Widths
+from automl_prune.projection.allowed import AllowedWidths, Widths
 
 LOOKS = 512
 """At most so many steps of a way are looked at, evenly spaced, and then all between the best and the next."""
 
 
 class Widening:
-    """The widths a ladder allows within limits.
+    """How far widths can be raised within limits.
 
     Args:
-        ladder: Allowed widths.
-        costs: By metric; their variables are the ladder's groups, in order.
+        allowed: The widths every group may have.
+        costs: By metric; their variables are these groups, in order.
         limits: Absolute upper bounds by metric, of which ``costs`` has all.
     """
 
-    def __init__(self, ladder: Ladder, costs: Mapping[str, CostModel], limits: Mapping[str, float]) -> None:
-        self._ladder = ladder
+    def __init__(self, allowed: AllowedWidths, costs: Mapping[str, CostModel], limits: Mapping[str, float]) -> None:
+        self._allowed = allowed
         self._costs = {metric: costs[metric] for metric in limits}
         self._limits = dict(limits)
         self._monotone = all(cost.monotone for cost in self._costs.values())
@@ -61,23 +61,25 @@ class Widening:
         """The widths after the most ``raises`` that fit, filled up in their order; None when none fit.
 
         Args:
-            raises: Groups to raise by a rung, in order, from the narrowest widths.
+            raises: Groups to raise to their next width, in order, from the narrowest widths.
             bound: Of the first metric.
         """
         limits = self._with(bound)
         done = self._halving(raises, limits) if self._monotone else self._looking(raises, limits)
-        return None if done is None else self._filled(self._rungs(raises[:done]), raises[done:], limits)
+        return None if done is None else self._filled(self._places(raises[:done]), raises[done:], limits)
 
     def beyond(self, widths: Widths, raises: NDArray[np.int64], bound: float) -> Widths:
         """Widths that fit, filled up; of ``raises``, a way that passes them, the rest is taken in order."""
-        rungs = np.array([own.index(width) for own, width in zip(self._ladder.allowed, widths.tolist(), strict=True)])
-        before, rest = rungs.copy(), []
+        places = np.array(
+            [own.index(width) for own, width in zip(self._allowed.by_group, widths.tolist(), strict=True)]
+        )
+        before, rest = places.copy(), []
         for group in raises.tolist():
             if before[group] > 0:
                 before[group] -= 1
             else:
                 rest.append(group)
-        return self._filled(rungs, np.array(rest, dtype=np.int64), self._with(bound))
+        return self._filled(places, np.array(rest, dtype=np.int64), self._with(bound))
 
     def _with(self, bound: float) -> dict[str, float]:
         return {**self._limits, self.first: min(bound, self._limits[self.first])}
@@ -92,28 +94,28 @@ class Widening:
             fits &= cost.evaluate_all(many) <= limits[metric]
         return fits
 
-    def _rungs(self, raises: NDArray[np.int64]) -> NDArray[np.int64]:
-        return np.bincount(raises, minlength=len(self._ladder.allowed))
+    def _places(self, raises: NDArray[np.int64]) -> NDArray[np.int64]:
+        return np.bincount(raises, minlength=len(self._allowed.by_group))
 
     def _way(self, raises: NDArray[np.int64], steps: NDArray[np.int64]) -> NDArray[np.int64]:
         """Widths after each of some numbers of raises, ascending, shape (steps, groups)."""
-        counts = np.zeros((len(steps), len(self._ladder.allowed)), dtype=np.int64)
+        counts = np.zeros((len(steps), len(self._allowed.by_group)), dtype=np.int64)
         before = 0
         for row, step in enumerate(steps.tolist()):
-            counts[row] = self._rungs(raises[before:step])
+            counts[row] = self._places(raises[before:step])
             before = step
-        return self._ladder.widths(counts.cumsum(axis=0))
+        return self._allowed.widths(counts.cumsum(axis=0))
 
     def _even_way(self) -> NDArray[np.int64]:
         """Widths of equal fractions, shape (many, groups); the narrowest alone where nothing is cheaper."""
-        raises = self._ladder.raises(np.ones(len(self._ladder.allowed)))
+        raises = self._allowed.raises(np.ones(len(self._allowed.by_group)))
         return self._way(raises, np.arange(1) if self._monotone else _spread(len(raises)))
 
     def _halving(self, raises: NDArray[np.int64], limits: Mapping[str, float]) -> int | None:
         done, beyond = -1, len(raises) + 1
         while beyond - done > 1:
             middle = (done + beyond) // 2
-            if self._fits(self._ladder.widths(self._rungs(raises[:middle])), limits):
+            if self._fits(self._allowed.widths(self._places(raises[:middle])), limits):
                 done = middle
             else:
                 beyond = middle
@@ -129,46 +131,46 @@ class Widening:
         between = np.arange(done, following)
         return int(between[np.flatnonzero(self._fit(self._way(raises, between), limits))[-1]])
 
-    def _filled(self, rungs: NDArray[np.int64], rest: NDArray[np.int64], limits: Mapping[str, float]) -> Widths:
-        rungs = rungs.copy()
+    def _filled(self, places: NDArray[np.int64], rest: NDArray[np.int64], limits: Mapping[str, float]) -> Widths:
+        places = places.copy()
         if not self._monotone:
-            return self._filled_by_leaps(rungs, list(dict.fromkeys(rest.tolist())), limits)
+            return self._filled_by_leaps(places, list(dict.fromkeys(rest.tolist())), limits)
         while len(rest):
             group = rest[0]
-            rungs[group] += 1
-            if self._fits(self._ladder.widths(rungs), limits):
+            places[group] += 1
+            if self._fits(self._allowed.widths(places), limits):
                 rest = rest[1:]
             else:
                 # Costs grow with every width, so what does not fit now will not fit after other raises
                 # either.
-                rungs[group] -= 1
+                places[group] -= 1
                 rest = rest[rest != group]
-        return self._ladder.widths(rungs)
+        return self._allowed.widths(places)
 
-    def _filled_by_leaps(self, rungs: NDArray[np.int64], order: list[int], limits: Mapping[str, float]) -> Widths:
+    def _filled_by_leaps(self, places: NDArray[np.int64], order: list[int], limits: Mapping[str, float]) -> Widths:
         """Groups in order, each raised to the next width that fits, until no group has one."""
         raised = True
         while raised:
             raised = False
-            for group, leap in self._leaps(rungs, order, limits):
-                before, rungs[group] = rungs[group], leap
-                if self._fits(self._ladder.widths(rungs), limits):
+            for group, leap in self._leaps(places, order, limits):
+                before, places[group] = places[group], leap
+                if self._fits(self._allowed.widths(places), limits):
                     raised = True
                 else:
-                    rungs[group] = before
-        return self._ladder.widths(rungs)
+                    places[group] = before
+        return self._allowed.widths(places)
 
-    def _leaps(self, rungs: NDArray[np.int64], order: list[int], limits: Mapping[str, float]) -> list[tuple[int, int]]:
-        """The groups that can be raised alone, in order, each with the next rung that fits."""
+    def _leaps(self, places: NDArray[np.int64], order: list[int], limits: Mapping[str, float]) -> list[tuple[int, int]]:
+        """The groups that can be raised alone, in order, each with the place of its next width that fits."""
         options = [
-            (group, rung) for group in order for rung in range(rungs[group] + 1, len(self._ladder.allowed[group]))
+            (group, place) for group in order for place in range(places[group] + 1, len(self._allowed.by_group[group]))
         ]
         if not options:
             return []
-        many = np.repeat(rungs[None], len(options), axis=0)
-        many[np.arange(len(options)), [group for group, _ in options]] = [rung for _, rung in options]
+        many = np.repeat(places[None], len(options), axis=0)
+        many[np.arange(len(options)), [group for group, _ in options]] = [place for _, place in options]
         found: dict[int, int] = {}
-        for number in np.flatnonzero(self._fit(self._ladder.widths(many), limits)).tolist():
+        for number in np.flatnonzero(self._fit(self._allowed.widths(many), limits)).tolist():
             found.setdefault(*options[number])
         return list(found.items())
 
