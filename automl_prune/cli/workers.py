@@ -7,12 +7,9 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer()
+from automl_prune.cli.options import TrustOption, open_terminal
 
-TrustOption = Annotated[
-    list[str] | None,
-    typer.Option("--trust", help="Package whose functions the study's configuration may name. Repeatable."),
-]
+app = typer.Typer()
 
 
 @app.command()
@@ -35,7 +32,6 @@ def worker(
     Example: automl-prune worker --storage postgresql://me@host/prune --study flowers --set data.root=/data/flowers
     """
     from automl_prune import api
-    from automl_prune.terminal import open_terminal
 
     api.worker(
         run_dir,
@@ -61,6 +57,5 @@ def storage_proxy(
     Example: automl-prune storage-proxy --storage 'postgresql://me:$DB_PASSWORD@db/prune'
     """
     from automl_prune import api
-    from automl_prune.terminal import open_terminal
 
     api.storage_proxy(storage, host, port, open_terminal())

@@ -1,0 +1,63 @@
+"""What commands share: arguments, options, and where their progress goes. Heavy imports wait until one runs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from automl_prune.errors import AutomlPruneError, Interrupted
+
+if TYPE_CHECKING:
+    from automl_prune.config import Config
+    from automl_prune.events import JsonLines
+    from automl_prune.terminal import Terminal
+
+ConfigArgument = Annotated[Path, typer.Argument(help="A config.yaml.", show_default=False)]
+RunArgument = Annotated[Path, typer.Argument(help="A run directory, e.g. runs/digits.", show_default=False)]
+SetOption = Annotated[list[str] | None, typer.Option("--set", help="Override a key: --set search.seed=1. Repeatable.")]
+EventsOption = Annotated[bool, typer.Option("--json", help="Events for machines: a JSON object per line on stdout.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable.")]
+RunDirOption = Annotated[Path | None, typer.Option(help="Where everything is written. [default: runs/NAME]")]
+StorageOption = Annotated[str | None, typer.Option(help="Database URL.")]
+TrustOption = Annotated[
+    list[str] | None,
+    typer.Option("--trust", help="Package whose functions the study's configuration may name. Repeatable."),
+]
+
+
+def load_config(path: Path, overrides: list[str] | None) -> Config:
+    """The configuration of a command."""
+    from automl_prune.config import Config
+
+    return Config.load(path, overrides or [])
+
+
+def open_terminal() -> Terminal:
+    """Where people read."""
+    from automl_prune.terminal import open_terminal
+
+    return open_terminal()
+
+
+@contextmanager
+def watched(*, json: bool) -> Iterator[Terminal | JsonLines]:
+    """Where a command's progress goes: the terminal, or events, of which an error is the last."""
+    if not json:
+        yield open_terminal()
+        return
+    from automl_prune.events import JsonLines
+
+    events = JsonLines(sys.stdout)
+    try:
+        yield events
+    except (KeyboardInterrupt, Interrupted):
+        events.write("error", {"message": "interrupted; the same command resumes", "status": 130})
+        raise
+    except AutomlPruneError as error:
+        events.write("error", {"message": str(error), "status": 2})
+        raise
