@@ -14,6 +14,7 @@ from tests.docs.pages import ROOT, Reader
     [
         ("data", "protected: fc (10 channels)"),
         ("criterion", "parameters"),
+        ("latency", "all that is no layer"),
         ("resume", "6 of 6 trials finished"),
     ],
 )
