@@ -142,7 +142,7 @@ class Pace:
 
     def __init__(self) -> None:
         self.start = time.monotonic()
-        self._first: int | None = None
+        self._base: tuple[int, float] | None = None
 
     @property
     def seconds(self) -> float:
@@ -150,10 +150,15 @@ class Pace:
         return time.monotonic() - self.start
 
     def left(self, done: int, total: int) -> float | None:
-        """Seconds until ``total``; None before the first step. A resumed stage starts in the middle."""
-        self._first = done - 1 if self._first is None else self._first
-        here = done - self._first
-        return self.seconds / here * (total - done) if here > 0 else None
+        """Seconds until ``total``; None before a step is known to have taken its time.
+
+        A stage that first tells of several steps was resumed: an earlier session did those.
+        """
+        if self._base is None:
+            self._base = (0, self.start) if done <= 1 else (done, time.monotonic())
+        before, since = self._base
+        here = done - before
+        return (time.monotonic() - since) / here * (total - done) if here > 0 else None
 
 
 _proof: View = Silent()  # the type checker proves that it is one
