@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from automl_prune import view
 from automl_prune.view import Pace
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     now = [100.0]
-    monkeypatch.setattr(view.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("automl_prune.view.time.monotonic", lambda: now[0])
     return now
 
 

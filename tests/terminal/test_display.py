@@ -53,7 +53,7 @@ def test_a_pipe_and_a_narrow_terminal_get_plain_lines(live: bool, width: int) ->
         view.tell(FRONT)
         stage(3, 30, "best accuracy 93.00 %")
         stage(4, 30, "best accuracy 93.00 %")
-    assert written(view).startswith("Searching: 3/30, about ")
+    assert written(view).startswith("Searching: 3/30 (best accuracy 93.00 %)"), "resumed: no time is known yet"
     assert "┤" not in written(view)
     assert "4/30" not in written(view), "no news"
 
