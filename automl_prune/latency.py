@@ -118,7 +118,10 @@ def predictor_of(
             save_predictor(path, found, identity)
         if notes is not None:
             notes.unlink(missing_ok=True)
-    view.say(f"Latency is predicted with a {found.error.describe()}; every candidate is measured")
+    view.say(
+        f"Latency is predicted with a {found.error.describe()}; candidates aim below its bound by that error, and "
+        "every one is measured"
+    )
     return meter, found
 
 

@@ -244,8 +244,8 @@ class Session:
         graph = prices.graph
         found = calibrate(model, graph, task, recipe, space.criteria, calibration, seed=seed, device=device, view=view)
         scores = rank(graph, CriterionContext.of(model, seed, found), space.criteria, ranking, view)
-        projector = Projector(graph, space, prices.projected, scores, prices.predicted, prices.allowed)
         view.say(f"Budget: {budget.describe(prices.dense)}")
+        projector = Projector(graph, space, prices.projected, scores, prices.predicted, prices.allowed)
         for metric, (least, most) in projector.reachable().items():
             dense, show = prices.dense[metric], cost_metrics[metric].show
             span = f"{least / dense:.1%} to {most / dense:.1%} of dense ({show(least)} to {show(most)})"
