@@ -20,9 +20,15 @@ PATIENCE = 600  # on a machine shared with others, a process may take minutes to
 
 
 def start(work: Callable[..., None], *arguments: Any, **options: Any) -> BaseProcess:
-    process = FORKSERVER.Process(target=work, args=arguments, kwargs=options, daemon=True)
+    process = FORKSERVER.Process(target=_interruptible, args=(work, *arguments), kwargs=options, daemon=True)
     process.start()
     return process
+
+
+def _interruptible(work: Callable[..., None], *arguments: Any, **options: Any) -> None:
+    # a shell that runs the tests in its background has told them to ignore Ctrl-C
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    work(*arguments, **options)
 
 
 def wait_until(condition: Callable[[], bool], process: BaseProcess) -> None:
