@@ -14,9 +14,9 @@ from torch import nn
 from automl_prune.budget import Budget
 from automl_prune.candidate import Candidate
 from automl_prune.channels import Plan
-from automl_prune.costs import Cost
+from automl_prune.costs import Cost, cost_metrics
 from automl_prune.costs.latency import LatencySettings
-from automl_prune.errors import ConfigError
+from automl_prune.errors import BudgetError, ConfigError
 from automl_prune.evaluation import Evaluator, Recipe, score
 from automl_prune.export.bundle import export_model
 from automl_prune.meter import in_words
@@ -32,6 +32,8 @@ from automl_prune.view import ModelExported, View
 Widths = Literal["uniform", "global", "global_per_cost"]
 """The same fraction of every group; the best channels of all groups; the best per unit of cost they save."""
 WIDTHS: tuple[Widths, ...] = get_args(Widths)
+TRIES = 5
+"""How often widths are narrowed because the model they give measures over budget."""
 PLAIN = "uniform l1, only cut"
 """What the result is set beside: the usual pruning, with nothing done after the cut."""
 
@@ -119,7 +121,7 @@ def compress(
         latency=directory.latency if directory else None, make_meter=measuring(latency),
     )  # fmt: skip
     evaluator = session.evaluator
-    plan = evaluator.plan(choose_widths(session.projector, criterion, widths))
+    plan = plan_within(session, criterion, widths)
     with view.stage("Compressing") as stage:
         small = evaluator.compress(plan, on_step=stage)
     plain = Evaluator(session.model, session.graph, task, evaluator.scores, Recipe(recalibrate=False), place)
@@ -151,11 +153,29 @@ def compress(
     return Compressed(small, plan, task.metric, rows, output)
 
 
-def choose_widths(projector: Projector, criterion: str, widths: Widths) -> Candidate:
-    """The candidate that spends the budget with widths of a kind."""
+def choose_widths(projector: Projector, criterion: str, widths: Widths, share: float = 1.0) -> Candidate:
+    """The candidate that spends a share of the budget with widths of a kind."""
     if widths == "uniform":
-        return projector.candidate(projector.uniform_point(criterion, 1.0))
-    return projector.ranked(criterion, per_cost=widths == "global_per_cost")
+        return projector.uniform(criterion, share)
+    return projector.ranked(criterion, share, per_cost=widths == "global_per_cost")
+
+
+def plan_within(session: Session, criterion: str, widths: Widths) -> Plan:
+    """The plan of the chosen widths; narrower ones where a cost measures over its limit, which was only predicted."""
+    share = 1.0
+    for _ in range(TRIES):
+        plan = session.evaluator.plan(choose_widths(session.projector, criterion, widths, share))
+        costs = session.evaluator.costs(plan)
+        metric = max(session.limits, key=lambda name: costs[name].value / session.limits[name])
+        excess = costs[metric].value / session.limits[metric]
+        if excess <= 1:
+            return plan
+        share /= excess
+    show = cost_metrics[metric].show
+    raise BudgetError(
+        f"{widths} widths by {criterion} still measure {show(costs[metric].value)} {metric} after {TRIES} tries, where "
+        f"at most {show(session.limits[metric])} are allowed; choose a larger budget"
+    )
 
 
 def _scored(model: nn.Module, plan: Plan, session: Session) -> Scored:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import automl_prune as ap
-from automl_prune.compression import PLAIN, WIDTHS, Compressed, compress
+from automl_prune.compression import PLAIN, WIDTHS, Compressed, compress, plan_within
 from automl_prune.config import Config, EvaluationSection
 from automl_prune.costs import count_macs
 from automl_prune.costs.latency import LatencySettings
@@ -22,7 +22,9 @@ from automl_prune.seeding import seeded
 from automl_prune.space import Space
 from automl_prune.study.directory import RunDirectory
 from automl_prune.tasks import Task
+from automl_prune.tasks.classification import Classification
 from automl_prune.view import Silent
+from tests.test_pricing import Workshop, prepare
 
 CPU = torch.device("cpu")
 FEW = EvaluationSection(calibration_samples=256)
@@ -97,3 +99,18 @@ def test_what_cannot_be_is_refused(trained: nn.Module, digits_task: Task) -> Non
         ap.one_shot(trained, digits_task, ap.Budget(macs=0.4), "obz", device="cpu")
     with pytest.raises(BudgetError, match="cannot be reached"):
         ap.one_shot(trained, digits_task, ap.Budget(macs=0.001), "l1", device="cpu")
+
+
+def test_widths_that_measure_over_budget_are_narrowed_until_they_do_not(
+    tiny_resnet: nn.Module, digits_task: Classification
+) -> None:
+    workshop = Workshop()
+    session = prepare(tiny_resnet, digits_task, ap.Budget(latency=0.6), None, workshop)
+    predicted = session.evaluator.plan(session.projector.uniform("l1"))
+    workshop.meters[-1].slower = 1.3  # than when the predictor was fitted
+    assert session.evaluator.costs(predicted)["latency"].value > session.limits["latency"]
+    narrowed = plan_within(session, "l1", "uniform")
+    assert session.evaluator.costs(narrowed)["latency"].value <= session.limits["latency"]
+    workshop.meters[-1].slower = 100
+    with pytest.raises(BudgetError, match=r"still measure .* latency after 5 tries"):
+        plan_within(session, "l1", "uniform")
