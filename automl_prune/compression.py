@@ -147,7 +147,7 @@ def compress(
         measure = session.measure_export
         manifest = export_model(small, plan, task, output, dense=rebuild(), info=info, measure=measure)
         stage(1, 1)
-    view.say(in_words(manifest["latency"]))
+    view.say(in_words(manifest["latency"], session.limits.get("latency")))
     view.tell(ModelExported(str(output)))
     session.model.to(place)
     return Compressed(small, plan, task.metric, rows, output)

@@ -163,7 +163,8 @@ def export_finalist(
             measure=session.measure_export,
         )
     _forget_runs(directory, trial)
-    view.say(f"Trial {trial}: exported and verified in {directory.model(trial)}. {in_words(manifest['latency'])}")
+    latency = in_words(manifest["latency"], session.limits.get("latency"))
+    view.say(f"Trial {trial}: exported and verified in {directory.model(trial)}. {latency}")
     view.tell(ModelExported(str(directory.model(trial)), trial))
 
 

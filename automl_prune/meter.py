@@ -197,8 +197,13 @@ def cost_of(found: LatencyMeasurement) -> Cost:
     return Cost("latency", found.seconds, found.reference, (low, high), found.noisy)
 
 
-def in_words(summary: Mapping[str, Any]) -> str:
-    """A sentence of a manifest's ``latency``; one that takes longer than the dense model says so, and what to do."""
+def in_words(summary: Mapping[str, Any], limit: float | None = None) -> str:
+    """A sentence of a manifest's ``latency``; says what to do about a model that is over budget or slower than dense.
+
+    Args:
+        summary: Of a measurement.
+        limit: Seconds that the budget allows.
+    """
     low, high = summary["interval"]
     text = (
         f"Latency: {cost_metrics['latency'].show(summary['seconds'])}, {summary['ratio']:.1%} of the dense model's "
@@ -206,6 +211,11 @@ def in_words(summary: Mapping[str, Any]) -> str:
     )
     if summary["noisy"]:
         text += f"; noisy: {summary['noisy']}"
+    if limit is not None and summary["seconds"] > limit:
+        text += (
+            f"; over the budget of {cost_metrics['latency'].show(limit)}, which the candidate kept when it was "
+            "searched: ask for a little less, or delete its folder and export it again on a quiet machine"
+        )
     if low > 1:
         text += "; slower than dense: bound latency in the budget, or set round_to: auto in the search space"
     return text

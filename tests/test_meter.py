@@ -111,6 +111,13 @@ def test_a_model_slower_than_the_dense_one_is_said_to_be() -> None:
     assert "slower than dense" in in_words(slow)
 
 
+def test_an_export_over_its_budget_is_said_to_be() -> None:
+    place = WEIGHING.fingerprint(LatencySettings())
+    summary = LatencyMeasurement(((0.5,),) * 6, ((1.0,),) * 6, 0.004, place).summary()
+    assert "over the budget of 1.9 ms" in in_words(summary, 0.0019)
+    assert "over" not in in_words(summary, 0.0021)
+
+
 def test_widths_that_do_not_fit_are_refused(model: nn.Module, graph: ChannelGraph) -> None:
     with pytest.raises(PlanError, match="no prunable channel group"):
         _meter(model, graph).measure({"nowhere": 4})
