@@ -141,6 +141,14 @@ class Space(_Strict):
             raise ValueError(f"a criterion is listed twice in {list(names)}; list each once")
         return names
 
+    @field_validator("round_to", mode="before")
+    @classmethod
+    def _auto_or_width(cls, value: Any) -> Any:
+        width = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+        if value != "auto" and not width:
+            raise ValueError("give a whole number of at least 1, or auto to have it measured")
+        return value
+
     @field_validator("importance_exponent")
     @classmethod
     def _contains_zero(cls, bounds: tuple[float, float]) -> tuple[float, float]:

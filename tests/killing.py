@@ -77,7 +77,7 @@ def _finetuning() -> None:
     """Killed when a finalist's fifth checkpoint is about to get its name; one is written after every step."""
     assert finetune.__kwdefaults__
     finetune.__kwdefaults__["every"] = 0.0
-    _naming("replace", ".finalists/*-0.training.safetensors", 5)()
+    _naming("replace", ".finalists/*.training.safetensors", 5)()
 
 
 def _asked_to_stop() -> None:

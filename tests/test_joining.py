@@ -180,7 +180,7 @@ def test_several_workers_are_interrupted_and_resumed_to_the_exact_total(tmp_path
         "--run-dir",
         str(run_dir),
         "--trials",
-        "12",
+        "6",
         "--workers",
         "2",
         *settings,
