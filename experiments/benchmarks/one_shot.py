@@ -134,15 +134,15 @@ class Bench:
         return Evaluator(self.model, self.graph, self.task, scores, recipe, self.device, calibration)
 
     def measure(self, cell: Cell) -> dict[str, Any]:
-        """Test accuracy of the pruned model, its share of the MACs, and the seconds of pruning and repair."""
+        """Test accuracy of the pruned model, its share of the MACs, and the processor seconds of pruning and repair."""
         evaluator = self.evaluator(cell.criterion, cell.seed, RECIPES[cell.variant])
         limits = Budget(macs=cell.budget).limits(self.graph.dense_costs)
         projector = Projector(self.graph, Space(criteria=(cell.criterion,)), limits, evaluator.scores)
         with seeded("benchmark"):
-            start = time.perf_counter()
+            start = time.process_time()
             plan = evaluator.plan(choose_widths(projector, cell.criterion, cell.widths))  # type: ignore[arg-type]
             small = evaluator.compress(plan)
-            seconds = time.perf_counter() - start
+            seconds = time.process_time() - start
         result = score(small, self.task, "test", self.device)
         macs = plan.costs()["macs"].ratio
         return {"accuracy": result.value, "samples": result.samples, "macs": macs, "seconds": seconds}
@@ -156,8 +156,8 @@ def _table(document: dict[str, Any]) -> str:
         "# Accuracy without training",
         "",
         "Test accuracy in % right after pruning (10000 images); mean and range over calibration seeds where there are",
-        "several. Written by `one_shot.py` from `one_shot.json`; `s` is the median of the seconds from scores to the",
-        "repaired model with `both`, one thread of a shared machine.",
+        "several. Written by `one_shot.py` from `one_shot.json`; `s` is the median of processor seconds from scores",
+        "to the repaired model with `both`, in one thread.",
     ]
     for model, budget in sorted({key[:2] for key in cells}, key=lambda key: (key[0], -key[1])):
         dense = 100 * document["models"][model]["dense"]
