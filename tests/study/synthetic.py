@@ -156,7 +156,7 @@ def work(
     """One worker process, which the trial ``poison`` kills like the system's out-of-memory killer.
 
     Each evaluation leaves a line ``start <digest> <seed>`` and at its end ``end ...`` in ``directory/log``, each event
-    a line ``<kind> <trial>`` in ``directory/events``.
+    a line ``<kind> <trial>`` in ``directory/events``, and before them the storage that was opened ``opened <worker>``.
     """
 
     def note(file: str, line: str) -> None:
@@ -172,9 +172,11 @@ def work(
         note("log", f"end {candidate.digest} {seed}")
         return evaluation
 
+    storage = open_storage(url, directory)
+    note("events", f"opened {worker}")
     run_study(
         spec(requested, worker=worker, lease=lease, attempts=attempts),
-        open_storage(url, directory),
+        storage,
         propose,
         slow,
         lambda event: note("events", f"{event.kind} {event.trial}"),

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -50,13 +51,24 @@ class Crew:
         self.choose = random.Random(seed)
         self.hired = self.killed = 0
         self.workers: list[BaseProcess] = []
+        self.numbers: dict[BaseProcess, int] = {}
         for _ in range(storm.workers):
             self.hire()
 
     def hire(self) -> None:
         options = {"seconds": self.storm.seconds, "lease": 10, "attempts": 10**6, "url": self.url}
         self.workers.append(start_worker(self.directory, self.storm.trials, worker=self.hired, **options))
+        self.numbers[self.workers[-1]] = self.hired
         self.hired += 1
+
+    def wait_for_all(self) -> None:
+        """Until every worker has opened the storage: one that cannot be reached from the start is an error at once."""
+        for worker in self.workers:
+            wait_until(partial(self._has_opened, worker), worker)
+
+    def _has_opened(self, worker: BaseProcess) -> bool:
+        # or has come to the end of the study since
+        return f"opened {self.numbers[worker]}" in lines(self.directory, "opened", "events") or worker.exitcode == 0
 
     def wait_for_ends(self, share: float) -> None:
         """Until this share of the trials has been evaluated, or the study is finished."""
@@ -136,6 +148,7 @@ def test_database_that_stops_twice_loses_nothing(outage: float, seed: int, tmp_p
     crew = Crew(tmp_path, storm, seed, server.new_database())
     for part in (1, 2):
         crew.wait_for_ends(part / 3)
+        crew.wait_for_all()
         server.stop()
         time.sleep(outage)
         server.start()
