@@ -112,6 +112,8 @@ def _found(problem: Problem, record: StudyRecord) -> dict[str, Any]:
     for budget in BUDGETS:
         for kind in ("baseline", "all"):
             within = [row for row in rows if row[3] <= budget and (kind == "all" or row[1] != "search")]
+            if not within:  # too few trials for baselines that cheap
+                continue
             number, origin, value, _ = max(within, key=lambda row: row[2])
             known = [found for found in best.values() if found["trial"] == number]
             test = known[0]["test"] if known else problem.test(record, number)
@@ -153,7 +155,10 @@ def _row(name: str, studies: list[dict[str, Any]], volume: str, kind: str) -> st
     volumes = 1000 * statistics.mean(study["hypervolume"][volume] for study in studies)
     cells = []
     for budget in BUDGETS:
-        found = [study["best"][f"{kind} {budget}"] for study in studies]
+        found = [study["best"][f"{kind} {budget}"] for study in studies if f"{kind} {budget}" in study["best"]]
+        if not found:
+            cells.append("–")
+            continue
         val, test = (100 * statistics.mean(f[split] for f in found) for split in ("val", "test"))
         cells.append(f"{val:.2f} ({test:.2f})")
     return f"| {name} | {len(studies)} | {volumes:.2f} | {' | '.join(cells)} |"
