@@ -20,6 +20,7 @@ from automl_prune.errors import BudgetError, CheckpointError, ConfigError, Model
 from automl_prune.evaluation import FineTuning, Recipe
 from automl_prune.factories import call, check_trust, import_function
 from automl_prune.files import load_tensors
+from automl_prune.redaction import redacted
 from automl_prune.registry import nearest
 from automl_prune.seeding import seeded
 from automl_prune.space import Space, explain
@@ -36,10 +37,6 @@ _Positive = Annotated[float, Field(gt=0)]
 _REPOSITORY = Path(__file__).resolve().parents[1]
 _INSTALLED = Path(sysconfig.get_path("data")) / "share" / "automl-prune"
 """Where search_spaces/ lies: in a checkout, and where a wheel puts it."""
-
-_PASSWORD_IN_URL = re.compile(r"(://[^/\s:@]*):[^/\s]*@")
-_SECRET_QUERY = re.compile(r"((?:password|passwd|pwd|token|secret)=)[^&\s]*", re.IGNORECASE)
-_SECRET_KEY = re.compile(r".*(password|passwd|pwd|token|secret|api_key)", re.IGNORECASE)
 
 
 class _Section(BaseModel):
@@ -399,25 +396,6 @@ def load_weights(model: nn.Module, path: Path) -> dict[str, str]:
         )
     model.load_state_dict(tensors)
     return metadata
-
-
-def without_secrets(text: str) -> str:
-    """A text without the passwords and tokens of URLs and of ``password=...``."""
-    return _SECRET_QUERY.sub(r"\1***", _PASSWORD_IN_URL.sub(r"\1@", text))
-
-
-def redacted(value: Any) -> Any:
-    """Plain values without the passwords and tokens in them."""
-    if isinstance(value, str):
-        return without_secrets(value)
-    if isinstance(value, list):
-        return [redacted(item) for item in value]
-    if isinstance(value, dict):
-        return {
-            key: "***" if isinstance(item, str) and _SECRET_KEY.fullmatch(key) else redacted(item)
-            for key, item in value.items()
-        }
-    return value
 
 
 def _with_paths(values: Mapping[str, Any], base: Path, *, final: bool) -> dict[str, Any]:

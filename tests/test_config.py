@@ -11,10 +11,11 @@ from PIL import Image
 from torch import nn
 
 from automl_prune.budget import Budget
-from automl_prune.config import Config, load_weights, without_secrets
+from automl_prune.config import Config, load_weights
 from automl_prune.errors import CheckpointError, ConfigError, DataError, ModelError
 from automl_prune.files import save_tensors, tensors_digest
 from automl_prune.models import resnet8
+from automl_prune.redaction import without_secrets
 from automl_prune.space import Space
 from automl_prune.tasks import Task
 from automl_prune.yaml_file import to_yaml

@@ -31,8 +31,8 @@ def train(
     Example: automl-prune train experiments/fashion_mnist_resnet20/config.yaml --set data.root=/data/fashion-mnist
     """
     from automl_prune import api
-    from automl_prune.config import without_secrets
     from automl_prune.events import JsonLines
+    from automl_prune.redaction import without_secrets
 
     command = without_secrets(shlex.join(["automl-prune", *sys.argv[1:]]))
     with watched(json=json) as view:

@@ -136,7 +136,7 @@ def sparsify(
     Example: automl-prune sparsify experiments/digits/config.yaml --amount 0.8 --method global
     """
     from automl_prune import api
-    from automl_prune.config import without_secrets
+    from automl_prune.redaction import without_secrets
     from automl_prune.terminal import sparsified_tables
     from automl_prune.training.unstructured import Masking
 

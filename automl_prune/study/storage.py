@@ -29,6 +29,7 @@ from sqlalchemy.exc import (
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from automl_prune.errors import StudyError
+from automl_prune.redaction import without_secrets
 from automl_prune.study.journal import JOURNAL, open_journal
 from automl_prune.study.proxy import is_proxy, open_proxy
 
@@ -47,7 +48,6 @@ _LIBPQ: Final = {
 }
 _RACES: Final = 20
 _TRANSIENT = (StorageInternalError, DBAPIError, PoolTimeoutError, OSError)
-_SECRETS = re.compile(r"((?:password|passwd|pwd|token|secret)=)[^&\s]*", re.IGNORECASE)
 
 
 _VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})")
@@ -100,7 +100,7 @@ def _open_database(url: str, connections: int) -> StudyStorage:
         # SQLAlchemy would quote the text, and with it a password.
         raise StudyError("--storage is not a database URL; expected e.g. postgresql://user@host/database") from None
     parsed = parsed.set(username=_from_environment(parsed.username), password=_from_environment(parsed.password))
-    location = _SECRETS.sub(r"\1***", parsed.render_as_string(hide_password=True))
+    location = without_secrets(parsed.render_as_string(hide_password=True))
     sqlite = parsed.get_backend_name() == "sqlite"
     pool: dict[str, Any] = {}
     if not sqlite:
@@ -166,7 +166,7 @@ def _scrub(error: BaseException, password: object) -> str:
     """The innermost message in one line, without the password."""
     while error.__cause__ is not None:
         error = error.__cause__
-    text = _SECRETS.sub(r"\1***", str(getattr(error, "orig", None) or error))
+    text = without_secrets(str(getattr(error, "orig", None) or error))
     for secret in (str(password), quote(str(password), safe="")) if password else ():
         text = text.replace(secret, "***")
     return " ".join(text.split()) or type(error).__name__

@@ -87,7 +87,7 @@ class RandomImages:
         return torch.nn.functional.mse_loss(outputs, teacher_outputs)
 
     def score(self, predictions: Any) -> Score:
-        raise NotImplementedError("nothing is scored here")
+        raise NotImplementedError("nothing is scored here")  # random labels have no score worth knowing
 
 
 def main() -> None:

@@ -94,7 +94,7 @@ def test_user_and_password_may_come_from_the_environment(tmp_path: Path, monkeyp
     monkeypatch.setenv("DB_USER", "me")
     monkeypatch.setenv("DB_PASSWORD", "hunter2@x")
     for url in ("postgresql://$DB_USER:$DB_PASSWORD@host/db", "postgresql://me:${DB_PASSWORD}@host/db"):
-        with pytest.raises(StudyError, match=r"postgresql://me:\*\*\*@host/db cannot be opened") as caught:
+        with pytest.raises(StudyError, match=r"postgresql://me@host/db cannot be opened") as caught:
             open_storage(url, tmp_path)
         assert seen.pop() == "postgresql://me:hunter2%40x@host/db"
         assert "hunter2" not in str(caught.value)
