@@ -8,7 +8,7 @@ from pathlib import Path
 from automl_prune.config import Config
 from automl_prune.dense import load_or_train
 from automl_prune.errors import ConfigError
-from automl_prune.evaluation import finetune, score
+from automl_prune.evaluation import Teacher, finetune, score
 from automl_prune.export.bundle import MANIFEST, export_model
 from automl_prune.seeding import derive_seed
 from automl_prune.session import choose_device, environment, trace_and_prove
@@ -80,7 +80,7 @@ def progressive_config(
     with view.stage("Fine-tuning the result") as stage:
         small = finetune(
             progress.model, whole, longer, seed=derive_seed("progressive", seed, "final"), device=device,
-            teacher=model if longer.distillation > 0 else None, on_step=stage,
+            teacher=Teacher(model), on_step=stage,
         )  # fmt: skip
     val = score(small, whole, "val", device)
     info = {

@@ -13,7 +13,7 @@ from automl_prune.config import Config, load_weights
 from automl_prune.costs import count_macs
 from automl_prune.dense import load_or_train
 from automl_prune.errors import CheckpointError, ConfigError
-from automl_prune.evaluation import finetune, recalibrate, score
+from automl_prune.evaluation import Teacher, finetune, recalibrate, score
 from automl_prune.files import save_tensors, tensors_digest, write_json
 from automl_prune.seeding import derive_seed
 from automl_prune.session import choose_device, environment
@@ -62,7 +62,7 @@ def sparsify(
         recipe = config.evaluation.finetuning(finetune_steps)
         seed = derive_seed("sparsify", config.search.seed)
         with view.stage("Fine-tuning with the masks kept") as stage:
-            finetune(model, task, recipe, seed=seed, device=device, teacher=dense, on_step=stage)
+            finetune(model, task, recipe, seed=seed, device=device, teacher=Teacher(dense), on_step=stage)
         stages.append(_stage(f"fine-tuned {finetune_steps} steps", model, task, device))
     final = permanent(dense, model)
     metadata = {"command": command, "masking": json.dumps(asdict(masking)), "data": task.digest}

@@ -7,8 +7,9 @@ from automl_prune.evaluation.reconstruct import reconstruct, unreconstructible
 from automl_prune.evaluation.record import Evaluation, RungScore
 from automl_prune.evaluation.score import score
 from automl_prune.evaluation.sequential import reconstruct_sequentially
+from automl_prune.evaluation.teacher import Teacher
 
 __all__ = [
-    "Evaluation", "Evaluator", "FineTuning", "Recipe", "RungScore", "finetune", "recalibrate",
-    "reconstruct", "reconstruct_sequentially", "score", "unreconstructible",
+    "Evaluation", "Evaluator", "FineTuning", "Recipe", "RungScore", "Teacher", "finetune",
+    "recalibrate", "reconstruct", "reconstruct_sequentially", "score", "unreconstructible",
 ]  # fmt: skip

@@ -27,6 +27,7 @@ from automl_prune.evaluation.reconstruct import reconstruct
 from automl_prune.evaluation.record import Evaluation, RungScore
 from automl_prune.evaluation.score import score
 from automl_prune.evaluation.sequential import reconstruct_sequentially
+from automl_prune.evaluation.teacher import Teacher
 from automl_prune.registry import nearest
 from automl_prune.seeding import derive_seed
 from automl_prune.tasks.base import Score, Split, Task
@@ -111,6 +112,7 @@ class Evaluator:
         self.scores = scores
         self.calibration = calibration
         self._measured = measured
+        self._teacher = Teacher(model)
         self._example = tuple(tensor[:1].to(device) for tensor in task.example_inputs)
 
     def plan(self, candidate: Candidate) -> Plan:
@@ -249,7 +251,7 @@ class Evaluator:
             recipe,
             seed=derive_seed("evaluation", seed),
             device=self.device,
-            teacher=self.model if recipe.distillation > 0 else None,
+            teacher=self._teacher,
             checkpoint=checkpoint,
             on_step=on_step,
         )

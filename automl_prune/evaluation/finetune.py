@@ -6,7 +6,6 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count, islice
 
@@ -16,6 +15,7 @@ from torch import nn
 from automl_prune.checkpoints import Checkpoint
 from automl_prune.errors import ConfigError, DataError, EvaluationError
 from automl_prune.evaluation.layout import training_format
+from automl_prune.evaluation.teacher import Teacher
 from automl_prune.interruption import interrupts_deferred
 from automl_prune.seeding import derive_seed, deterministic_kernels, seeded
 from automl_prune.tasks.base import Batch, Task, move
@@ -77,7 +77,7 @@ def finetune(
     *,
     seed: int,
     device: torch.device,
-    teacher: nn.Module | None = None,
+    teacher: Teacher | None = None,
     checkpoint: Checkpoint | None = None,
     every: float = 60.0,
     on_step: Callable[[int, int], None] | None = None,
@@ -93,7 +93,8 @@ def finetune(
         recipe: How to train.
         seed: Of the samples' order, augmentation and dropout.
         device: Where to train.
-        teacher: The dense model, on ``device`` and not changed; needed when ``recipe.distillation`` > 0.
+        teacher: The dense model, on ``device``; needed when ``recipe.distillation`` > 0. Fine-tunings of one seed that
+            share it ask it once.
         checkpoint: Read first when its file exists; written now and then, and at once when the process is asked to stop
             (Ctrl-C, SIGTERM), which then has its effect after the running step. The caller removes it.
         every: Seconds between two checkpoints.
@@ -108,7 +109,7 @@ def finetune(
         raise ConfigError("distillation needs the dense model as teacher; pass it, or set distillation to 0")
     model.to(memory_format=training_format(model, device))
     run = _Run(model, task, recipe, seed, device, teacher)
-    with _evaluating(teacher), deterministic_kernels():
+    with deterministic_kernels():
         model.train()
         if checkpoint is None:
             run.train(on_step)
@@ -116,19 +117,6 @@ def finetune(
             run.train_with(checkpoint, every, on_step)
     model.to(memory_format=torch.contiguous_format)
     return model.eval()
-
-
-@contextmanager
-def _evaluating(model: nn.Module | None) -> Iterator[None]:
-    """In evaluation mode for the block; every module's own mode is put back."""
-    modes = [(module, module.training) for module in model.modules()] if model is not None else []
-    for module, _ in modes:
-        module.training = False
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 class _Run:
@@ -141,7 +129,7 @@ class _Run:
         recipe: FineTuning,
         seed: int,
         device: torch.device,
-        teacher: nn.Module | None,
+        teacher: Teacher | None,
     ) -> None:
         self.model, self.task, self.recipe, self.seed, self.device = model, task, recipe, seed, device
         self.teacher = teacher
@@ -222,14 +210,12 @@ def _batches(task: Task, recipe: FineTuning, seed: int, first: int) -> Iterator[
         first = 0
 
 
-def _loss(model: nn.Module, teacher: nn.Module | None, task: Task, batch: Batch, distillation: float) -> torch.Tensor:
+def _loss(model: nn.Module, teacher: Teacher | None, task: Task, batch: Batch, distillation: float) -> torch.Tensor:
     inputs = task.inputs(batch)
     outputs = model(*inputs)
     if teacher is None or distillation == 0:
         return task.loss(outputs, batch)
-    with torch.no_grad():
-        taught = teacher(*inputs)
-    loss = distillation * task.distillation_loss(outputs, taught)
+    loss = distillation * task.distillation_loss(outputs, teacher(*inputs))
     if distillation < 1:
         loss = loss + (1 - distillation) * task.loss(outputs, batch)
     return loss

@@ -24,7 +24,7 @@ from automl_prune.channels import ChannelGraph, ChannelGroup, Plan, slice_model
 from automl_prune.channels.plan import Slices
 from automl_prune.criteria import CriterionContext, criteria, keep_best, need_of, score_groups
 from automl_prune.errors import BudgetError, CheckpointError, ConfigError
-from automl_prune.evaluation import FineTuning, finetune, recalibrate, score
+from automl_prune.evaluation import FineTuning, Teacher, finetune, recalibrate, score
 from automl_prune.files import load_tensors, save_tensors, tensors_digest
 from automl_prune.seeding import derive_seed
 from automl_prune.tasks.base import Score, Task
@@ -221,7 +221,7 @@ class _Run:
             self.schedule.finetuning,
             seed=derive_seed("progressive", self.schedule.seed, number),
             device=self.device,
-            teacher=self.model if self.schedule.finetuning.distillation > 0 else None,
+            teacher=Teacher(self.model),
         )
         result = score(trained, self.task, "val", self.device)
         costs = {metric: self.cost(metric, plan.widths) for metric in self.graph.cost_models}

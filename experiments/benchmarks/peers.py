@@ -7,7 +7,7 @@ Torch-Pruning prunes in small steps until the budget is met, as its examples do:
 norm, globally by Taylor expansion. FastNAS searches as its documentation shows, with channel counts fine enough for a
 narrow network (its defaults cannot reach half the MACs) and a score on 1024 validation images. Both then fine-tune with
 cross-entropy. Ours is `one_shot` (obs, layer by layer), then fine-tuning with distillation. Everyone trains with the
-same optimiser and number of steps, at each rate of ``RATES``; the rate is chosen by validation accuracy, and the
+same optimiser and number of steps, at each of the ``--rates``; the rate is chosen by validation accuracy, and the
 accuracy of all test images is shown. Seconds are processor seconds of pruning, search and training together, without
 scoring. Finished runs are in ``results/peers.json`` and not repeated.
 """
@@ -30,7 +30,7 @@ from torch import nn
 from automl_prune.budget import Budget
 from automl_prune.compression import choose_widths
 from automl_prune.costs import count_macs
-from automl_prune.evaluation import FineTuning, Recipe, finetune, score
+from automl_prune.evaluation import FineTuning, Recipe, Teacher, finetune, score
 from automl_prune.files import read_json, write_json, write_text
 from automl_prune.projection import Projector
 from automl_prune.seeding import seeded
@@ -40,7 +40,6 @@ from automl_prune.tasks.base import move
 from automl_prune.tasks.bounded import BoundedValidation
 
 RESULTS = HERE / "results" / "peers.json"
-RATES = (0.01, 0.03)
 SEARCH_SAMPLES = 1024
 """Validation images for FastNAS's score."""
 
@@ -127,20 +126,26 @@ def main() -> None:
     document["environments"].setdefault(arguments.model, {**environment(bench.device), **_peers()})
     for budget in arguments.budgets:
         for name in arguments.methods or METHODS:
-            _measure(document, bench, arguments.model, name, budget, arguments.steps)
+            _measure(document, bench, arguments.model, name, budget, arguments.steps, arguments.rates)
     table = _table(document["runs"])
     write_text(RESULTS.with_suffix(".md"), table)
     print(table)
 
 
 def _measure(
-    document: dict[str, Any], bench: Bench, model: str, name: str, budget: float, all_steps: list[int]
+    document: dict[str, Any],
+    bench: Bench,
+    model: str,
+    name: str,
+    budget: float,
+    all_steps: list[int],
+    rates: list[float],
 ) -> None:
     """All runs of one method at one budget that are not there yet; it prunes once."""
     keys = [
         {"model": model, "method": name, "budget": budget, "steps": steps, "rate": rate}
         for steps in [0, *all_steps]
-        for rate in (RATES if steps else (None,))
+        for rate in (rates if steps else (None,))
     ]
     todo = [key for key in keys if not any(key.items() <= run.items() for run in document["runs"])]
     if not todo:
@@ -154,8 +159,7 @@ def _measure(
         small, start = copy.deepcopy(pruned), time.process_time()
         if key["steps"]:
             recipe = FineTuning(key["steps"], key["rate"], distillation=0.9 if method.distils else 0.0)
-            teacher = bench.model if method.distils else None
-            small = finetune(small, bench.task, recipe, seed=0, device=bench.device, teacher=teacher)
+            small = finetune(small, bench.task, recipe, seed=0, device=bench.device, teacher=Teacher(bench.model))
         trained = time.process_time() - start
         val, test = (score(small, bench.task, split, bench.device) for split in ("val", "test"))
         found = {"macs": macs, "val": val.value, "test": test.value, "samples": test.samples}
@@ -203,6 +207,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--model", default="fashion_mnist_resnet20", help="a folder of experiments/ with weights")
     parser.add_argument("--budgets", type=float, nargs="+", default=[0.25, 0.5], help="shares of the dense MACs")
     parser.add_argument("--steps", type=int, nargs="+", default=[100, 400, 1200], help="optimiser steps")
+    parser.add_argument("--rates", type=float, nargs="+", default=[0.01, 0.03, 0.1], help="learning rates")
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), help="only these")
     return parser.parse_args()
 

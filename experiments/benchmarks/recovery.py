@@ -20,7 +20,7 @@ from one_shot import HERE, Bench
 
 from automl_prune.budget import Budget
 from automl_prune.compression import choose_widths
-from automl_prune.evaluation import FineTuning, Recipe, finetune, score
+from automl_prune.evaluation import FineTuning, Recipe, Teacher, finetune, score
 from automl_prune.files import read_json, write_json, write_text
 from automl_prune.projection import Projector
 from automl_prune.session import environment
@@ -89,8 +89,8 @@ def _measure(bench: Bench, start: str, budget: float, steps: int, rate: float | 
     projector = Projector(bench.graph, Space(criteria=(criterion,)), limits, evaluator.scores)
     small = evaluator.compress(evaluator.plan(choose_widths(projector, criterion, "uniform")))
     if rate is not None:
-        finetuning = FineTuning(steps, rate)
-        small = finetune(small, bench.task, finetuning, seed=seed, device=bench.device, teacher=bench.model)
+        finetuning, teacher = FineTuning(steps, rate), Teacher(bench.model)
+        small = finetune(small, bench.task, finetuning, seed=seed, device=bench.device, teacher=teacher)
     val, test = (score(small, bench.task, split, bench.device) for split in ("val", "test"))
     seconds = time.process_time() - begun
     return {"val": val.value, "test": test.value, "samples": test.samples, "seconds": seconds}

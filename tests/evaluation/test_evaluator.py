@@ -20,7 +20,7 @@ from automl_prune.channels import ChannelGraph
 from automl_prune.costs import Cost
 from automl_prune.criteria import CriterionContext, score_groups
 from automl_prune.errors import ConfigError, EvaluationError, PlanError
-from automl_prune.evaluation import Evaluator, FineTuning, Recipe, finetune, recalibrate
+from automl_prune.evaluation import Evaluator, FineTuning, Recipe, Teacher, finetune, recalibrate
 from automl_prune.evaluation.evaluator import always
 from automl_prune.seeding import derive_seed
 from automl_prune.tasks import Score, Task
@@ -90,7 +90,7 @@ def test_the_student_approaches_its_teacher(digits_task: Task, tiny_resnet: nn.M
 
     before = distance(student)
     recipe = FineTuning(steps=60, learning_rate=0.05, distillation=1.0)
-    finetune(student, digits_task, recipe, seed=0, device=CPU, teacher=teacher)
+    finetune(student, digits_task, recipe, seed=0, device=CPU, teacher=Teacher(teacher))
     assert distance(student) < before / 2
 
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from automl_prune.checkpoints import Checkpoint
 from automl_prune.errors import ConfigError, DataError, EvaluationError
-from automl_prune.evaluation import FineTuning, finetune
+from automl_prune.evaluation import FineTuning, Teacher, finetune
 from automl_prune.files import load_tensors, tensors_digest
 from automl_prune.tasks import Task
 
@@ -29,7 +29,7 @@ def test_the_teacher_and_the_global_random_state_are_left_alone(regression_task:
     before = (tensors_digest(teacher.state_dict()), [m.training for m in teacher.modules()])
     state, steps = torch.get_rng_state(), []
     finetune(
-        student, regression_task, FineTuning(steps=3), seed=0, device=CPU, teacher=teacher,
+        student, regression_task, FineTuning(steps=3), seed=0, device=CPU, teacher=Teacher(teacher),
         on_step=lambda done, total: steps.append((done, total)),
     )  # fmt: skip
     assert (tensors_digest(teacher.state_dict()), [m.training for m in teacher.modules()]) == before
@@ -125,7 +125,7 @@ def test_training_that_was_killed_goes_on_to_the_same_bits(stop_at: int, regress
                 raise Stopped
 
         return finetune(
-            copy.deepcopy(start), regression_task, recipe, seed=3, device=CPU, teacher=teacher,
+            copy.deepcopy(start), regression_task, recipe, seed=3, device=CPU, teacher=Teacher(teacher),
             checkpoint=kept, every=0, on_step=on_step,
         )  # fmt: skip
 
