@@ -2,11 +2,13 @@
 
     OMP_NUM_THREADS=1 nice python experiments/benchmarks/strategies.py --trials 60 --seeds 1
     OMP_NUM_THREADS=1 nice python experiments/benchmarks/strategies.py --trials 150 --seeds 3 --strategies tpe gp random
+    OMP_NUM_THREADS=1 nice python experiments/benchmarks/strategies.py --spaces coefficients --strategies tpe
 
-A study for each strategy and seed, without any training (rung 0), scored on 2000 validation images. All start from the
-same baselines, which have rows of their own. The best model within each budget is scored on all test images, on which
-nothing was chosen. Studies lie in ``runs/benchmarks/strategies`` and are resumed: more trials or seeds add to what is
-there. ``results/strategies.json`` and its table are written after every study.
+A study for each search space, strategy and seed, without any training (rung 0), scored on 2000 validation images.
+Criteria are those of the default space in all. All studies of a space start from the same baselines, which have a row.
+The best model within each budget is scored on all test images, on which nothing was chosen. Studies lie in
+``runs/benchmarks/strategies`` and are resumed: more trials or seeds add to what is there. ``results/strategies.json``
+and its table are written after every study.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import argparse
 import shutil
 import statistics
 from collections.abc import Iterable, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +43,14 @@ SAMPLES = 2000
 BUDGET, LEAST = 0.5, 0.45
 """The budget, and the least share of it a candidate may spend: a little less than a quarter of the dense MACs."""
 BUDGETS = (0.5, 0.25)
+SPACES = {
+    "per_group": Space(target_cost=LEAST),
+    "per_stage": Space(target_cost=LEAST, scope="stage"),
+    "global_rank": Space(target_cost=LEAST, residual=0.0, depth_slope=0.5),
+    "coefficients": Space(target_cost=LEAST, coefficient=2.0),
+    "stage_coefficients": Space(target_cost=LEAST, coefficient=2.0, scope="stage", depth_slope=1.0),
+}
+"""Those of ``search_spaces/`` by name, with the default criteria, and one of few coefficients."""
 
 
 class Problem:
@@ -53,12 +64,11 @@ class Problem:
         self.model = config.build_model().to(self.device).eval()
         assert config.model.weights is not None
         load_weights(self.model, Path(config.model.weights))
-        self.space = Space(target_cost=LEAST)
         self.evaluation = EvaluationSection(finetune_steps=0, finalists=0)
 
-    def study(self, strategy: str, seed: int, trials: int) -> StudyRecord:
+    def study(self, space: str, strategy: str, seed: int, trials: int) -> StudyRecord:
         """Run or resume one study."""
-        directory = RunDirectory(STUDIES / self.name / f"{strategy}-{seed}")
+        directory = RunDirectory(STUDIES / self.name / f"{space}-{strategy}-{seed}")
         shared = STUDIES / self.name / "shared"
         for path in (directory.calibration, directory.scores):
             if not path.exists() and (shared / path.name).exists():
@@ -66,7 +76,7 @@ class Problem:
                 shutil.copy(shared / path.name, path)
         result = ap.search(
             model=self.model, task=self.task, budget=ap.Budget(macs=BUDGET), run_dir=directory.path, n_trials=trials,
-            space=self.space, evaluation=self.evaluation, strategy=strategy, seed=seed,
+            space=SPACES[space], evaluation=self.evaluation, strategy=strategy, seed=seed,
         )  # fmt: skip
         shared.mkdir(parents=True, exist_ok=True)
         for path in (directory.calibration, directory.scores):
@@ -78,7 +88,7 @@ class Problem:
         """Test accuracy of a trial's model."""
         directory = RunDirectory(STUDIES / self.name / "shared")
         session = Session.prepare(
-            self.model, self.task, ap.Budget(macs=BUDGET), self.space, self.evaluation.recipe(), seed=0,
+            self.model, self.task, ap.Budget(macs=BUDGET), SPACES["per_group"], self.evaluation.recipe(), seed=0,
             device=self.device, view=Silent(), calibration=directory.calibration, ranking=directory.scores,
         )  # fmt: skip
         candidate = next(e.candidate for t, e in completed(record) if t.number == trial)
@@ -91,16 +101,15 @@ def main() -> None:
     document = read_json(RESULTS) if RESULTS.is_file() else {"studies": [], "environments": {}}
     problem = Problem(arguments.model)
     document["environments"].setdefault(arguments.model, environment(problem.device))
-    for seed in range(arguments.seeds):
-        for strategy in arguments.strategies:
-            key = {"model": arguments.model, "strategy": strategy, "seed": seed, "trials": arguments.trials}
-            if any(key.items() <= study.items() for study in document["studies"]):
-                continue
-            record = problem.study(strategy, seed, arguments.trials)
-            document["studies"].append({**key, **_found(problem, record)})
-            write_json(RESULTS, document)
-            print(key, document["studies"][-1]["best"], flush=True)
-            write_text(RESULTS.with_suffix(".md"), _table(document["studies"]))
+    for seed, space, strategy in product(range(arguments.seeds), arguments.spaces, arguments.strategies):
+        key = {"model": arguments.model, "space": space, "strategy": strategy, "seed": seed, "trials": arguments.trials}
+        if any(key.items() <= study.items() for study in document["studies"]):
+            continue
+        record = problem.study(space, strategy, seed, arguments.trials)
+        document["studies"].append({**key, **_found(problem, record)})
+        write_json(RESULTS, document)
+        print(key, document["studies"][-1]["best"], flush=True)
+        write_text(RESULTS.with_suffix(".md"), _table(document["studies"]))
     print(_table(document["studies"]))
 
 
@@ -143,11 +152,12 @@ def _table(studies: list[dict[str, Any]]) -> str:
     for model, trials in sorted({(study["model"], study["trials"]) for study in studies}):
         mine = [study for study in studies if (study["model"], study["trials"]) == (model, trials)]
         lines += ["", f"## {model}, {trials} trials", ""]
-        lines += [f"| strategy | seeds | hypervolume | {' | '.join(f'{b:.0%} of the MACs' for b in BUDGETS)} |"]
+        lines += [f"| space, strategy | seeds | hypervolume | {' | '.join(f'{b:.0%} of the MACs' for b in BUDGETS)} |"]
         lines += ["|---|---|---|" + "---|" * len(BUDGETS)]
         lines.append(_row("baselines alone", mine[:1], "baselines", "baseline"))
-        names = sorted({study["strategy"] for study in mine}, key=list(strategies).index)
-        lines += [_row(name, [s for s in mine if s["strategy"] == name], "all", "all") for name in names]
+        for space, strategy in product(SPACES, strategies):
+            its = [s for s in mine if (s["space"], s["strategy"]) == (space, strategy)]
+            lines += [_row(f"{space}, {strategy}", its, "all", "all")] if its else []
     return "\n".join(lines) + "\n"
 
 
@@ -167,6 +177,7 @@ def _row(name: str, studies: list[dict[str, Any]], volume: str, kind: str) -> st
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="fashion_mnist_resnet20", help="a folder of experiments/ with weights")
+    parser.add_argument("--spaces", nargs="+", default=["per_group"], choices=list(SPACES))
     parser.add_argument("--strategies", nargs="+", default=list(strategies), choices=list(strategies))
     parser.add_argument("--trials", type=int, default=60, help="of each study, baselines included")
     parser.add_argument("--seeds", type=int, default=1, help="how many seeds")
