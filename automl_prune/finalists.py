@@ -94,7 +94,8 @@ def train_finalist(
         record: The study as read.
         trial: Number of a completed trial.
         finetuning: The recipe.
-        seeds: How many runs; their seeds depend on the study's, the trial and their number alone.
+        seeds: How many runs. Their seeds depend on the study's and their number alone, so that all finalists see the
+            same batches.
         directory: Where the weights wait.
         study: Its name in the storage.
         view: Where progress goes.
@@ -185,7 +186,7 @@ def train_run(
     ``kept`` tells the files of several recipes apart.
     """
     path = weights_of(directory, trial, number, kept)
-    seed = derive_seed("finalist", session.seed, trial, number)
+    seed = derive_seed("finalist", session.seed, number)
     identity = json.dumps([session.evaluator.plan(candidate).digest, asdict(finetuning), seed])
     if path.is_file():
         try:

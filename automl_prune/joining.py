@@ -84,7 +84,7 @@ def join(
         opened,
         session.projector,
         session.evaluator.digest,
-        session.evaluator.evaluate,
+        session.evaluate,
         attempts=loaded.evaluation.attempts,
         device=str(session.device),
         promotion=loaded.evaluation.promotion(),

@@ -14,14 +14,16 @@ from torch import nn
 
 from automl_prune.budget import Budget
 from automl_prune.calibration import Calibration, CalibrationSettings, load_or_collect
+from automl_prune.candidate import Candidate
 from automl_prune.channels import ChannelGraph, prove
 from automl_prune.costs import cost_metrics
 from automl_prune.costs.latency import LatencyMeasurement, LatencySettings
 from automl_prune.criteria import CriterionContext, is_measured, load_or_score, need_of
 from automl_prune.criteria import criteria as known_criteria
 from automl_prune.errors import ModelError
-from automl_prune.evaluation.evaluator import Evaluator, Recipe
+from automl_prune.evaluation.evaluator import Climb, Evaluator, Recipe, always
 from automl_prune.evaluation.reconstruct import unreconstructible
+from automl_prune.evaluation.record import Evaluation
 from automl_prune.evaluation.score import score
 from automl_prune.files import tensors_digest
 from automl_prune.machine import cores, processor
@@ -262,6 +264,15 @@ class Session:
         view.say(f"Dense {task.metric.name}: {show(dense_val.value)} validation, {show(dense_test.value)} test")
         evaluator = Evaluator(model, graph, task, scores, recipe, device, found, prices.measured)
         return cls(model, task, graph, budget, prices, space, projector, evaluator, dense_val, dense_test, device, seed)
+
+    def evaluate(self, candidate: Candidate, seed: int, climb: Climb = always) -> Evaluation:
+        """``Evaluator.evaluate`` with the session's seed, whatever the trial's is.
+
+        So all candidates are fine-tuned on the same batches in the same order: what differs between them is they
+        themselves (common random numbers), and the teacher answers every batch once.
+        """
+        del seed
+        return self.evaluator.evaluate(candidate, self.seed, climb)
 
     def measure_export(self, file: bytes, model: nn.Module) -> LatencyMeasurement:
         """The latency of an exported model beside the dense one's, given as an ONNX file and as the same module."""

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 import torch
 from torch import nn
 
@@ -13,11 +14,11 @@ from automl_prune.budget import Budget
 from automl_prune.calibration import load_or_collect
 from automl_prune.calibration.statistics import CalibrationSettings
 from automl_prune.criteria import CriterionContext, score_groups
-from automl_prune.evaluation import Recipe
+from automl_prune.evaluation import FineTuning, Recipe
 from automl_prune.files import load_tensors
 from automl_prune.session import Session
 from automl_prune.space import Space
-from automl_prune.tasks import Task
+from automl_prune.tasks import Batches, Split, Task
 from automl_prune.view import Silent, Stage
 
 CPU = torch.device("cpu")
@@ -55,14 +56,16 @@ class Attending(nn.Module):
         return logits
 
 
-def _prepare(model: nn.Module, task: Task, folder: Path, *criteria: str) -> tuple[Session, Recorder]:
+def _prepare(
+    model: nn.Module, task: Task, folder: Path, *criteria: str, finetuning: FineTuning | None = None
+) -> tuple[Session, Recorder]:
     view = Recorder()
     session = Session.prepare(
         model,
         task,
         Budget(macs=0.5),
         Space(criteria=criteria),
-        Recipe(calibration_samples=64),
+        Recipe(64, finetuning),
         seed=3,
         device=CPU,
         view=view,
@@ -104,3 +107,25 @@ def test_groups_that_cannot_be_ranked_as_asked_are_named(digits_task: Task, tmp_
     scores = session.evaluator.scores
     assert torch.equal(scores["obs"]["second"], scores["l1"]["second"])
     assert not torch.equal(scores["obs"]["first"], scores["l1"]["first"])
+
+
+def test_all_candidates_are_fine_tuned_on_the_same_batches(
+    tiny_resnet: nn.Module, digits_task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session, _ = _prepare(tiny_resnet, digits_task, tmp_path, "l1", finetuning=FineTuning(steps=8))
+    read, asked = [], []
+    batches = type(digits_task).batches
+
+    def watched(task: Task, split: Split, *, shuffle: int | None = None, augment: bool = False) -> Batches:
+        read.append((split, shuffle, augment))
+        return batches(task, split, shuffle=shuffle, augment=augment)
+
+    monkeypatch.setattr(type(digits_task), "batches", watched)
+    session.model.register_forward_hook(lambda module, *_: asked.append(module))  # copies of the model have it too
+    seen = []
+    for seed, share in ((1, 1.0), (2, 0.9)):
+        read.clear()
+        session.evaluate(session.projector.uniform("l1", share), seed)
+        seen.append([entry for entry in read if entry[2]])
+    assert seen[0] == seen[1] != []
+    assert asked.count(session.model) == 8, "the teacher was asked more than once for the same batch"

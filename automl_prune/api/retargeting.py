@@ -158,7 +158,7 @@ class _Earlier:
         def evaluate(candidate: Candidate, seed: int, climb: Climb) -> Evaluation:
             found = known.get(evaluator.digest(candidate))
             if found is None or (found.rung == 0 and climb(found.rungs[0].score, found.costs)):
-                return evaluator.evaluate(candidate, seed, climb)
+                return session.evaluate(candidate, seed, climb)
             rungs = tuple(replace(rung, steps=0, seconds=0.0) for rung in found.rungs)  # nothing was spent here
             return replace(found, candidate=candidate, rungs=rungs)
 

@@ -137,7 +137,7 @@ def run(
         spec: Of the study.
         storage: Where it lives.
         view: Where progress goes.
-        evaluate: Evaluates a candidate; by default the session's evaluator does.
+        evaluate: Evaluates a candidate; by default the session does.
     """
     with view.stage("Searching") as stage:
         watcher = Watcher(view, stage, _earlier(storage, spec.name))
@@ -148,14 +148,13 @@ def run(
             if event.kind in ("complete", "reused", "failed"):
                 watcher.look(read_study(storage, spec.name))
 
-        evaluator = session.evaluator
         return run_study(
             spec,
             storage,
             session.projector.candidate,
-            evaluate or evaluator.evaluate,
+            evaluate or session.evaluate,
             on_event,
-            identify=evaluator.digest,
+            identify=session.evaluator.digest,
         )
 
 
