@@ -15,14 +15,14 @@ from automl_prune.budget import Budget
 from automl_prune.candidate import Candidate
 from automl_prune.channels import Plan
 from automl_prune.costs import Cost, cost_metrics
-from automl_prune.costs.latency import LatencySettings
+from automl_prune.costs.latency import LatencySettings, cost_of
 from automl_prune.errors import BudgetError, ConfigError
 from automl_prune.evaluation import Evaluator, Recipe, score
 from automl_prune.export.bundle import export_model
-from automl_prune.meter import in_words
 from automl_prune.pricing import measuring
 from automl_prune.projection import Projector
 from automl_prune.registry import nearest
+from automl_prune.report.measured import latency_sentence
 from automl_prune.session import Session, choose_device, environment
 from automl_prune.space import Space
 from automl_prune.study.directory import RunDirectory
@@ -34,6 +34,7 @@ Widths = Literal["uniform", "global", "global_per_cost"]
 WIDTHS: tuple[Widths, ...] = get_args(Widths)
 TRIES = 5
 """How often widths are narrowed because the model they give measures over budget."""
+DENSE = "dense"
 PLAIN = "uniform l1, only cut"
 """What the result is set beside: the usual pruning, with nothing done after the cut."""
 
@@ -128,7 +129,7 @@ def compress(
     cut = plain.plan(choose_widths(session.projector, "l1", "uniform"))
     dense = evaluator.costs(session.graph.plan({}))
     rows = {
-        "dense": Scored(dense, session.dense_val, session.dense_test),
+        DENSE: Scored(dense, session.dense_val, session.dense_test),
         PLAIN: _scored(plain.compress(cut), cut, session),
         f"{widths} {criterion}": _scored(small, plan, session),
     }
@@ -147,7 +148,7 @@ def compress(
         measure = session.measure_export
         manifest = export_model(small, plan, task, output, dense=rebuild(), info=info, measure=measure)
         stage(1, 1)
-    view.say(in_words(manifest["latency"], session.limits.get("latency")))
+    view.say(latency_sentence(cost_of(manifest["latency"]), session.limits.get("latency")))
     view.tell(ModelExported(str(output)))
     session.model.to(place)
     return Compressed(small, plan, task.metric, rows, output)

@@ -13,12 +13,13 @@ from torch import nn
 from automl_prune.candidate import Candidate
 from automl_prune.channels import prune
 from automl_prune.checkpoints import Checkpoint
+from automl_prune.costs.latency import cost_of
 from automl_prune.errors import CheckpointError
 from automl_prune.evaluation import FineTuning
 from automl_prune.export.bundle import export_model
 from automl_prune.files import load_tensors, save_tensors
 from automl_prune.front import ParetoFront
-from automl_prune.meter import in_words
+from automl_prune.report.measured import latency_sentence
 from automl_prune.report.table import completed, search_points
 from automl_prune.seeding import derive_seed
 from automl_prune.session import Session
@@ -164,7 +165,7 @@ def export_finalist(
             measure=session.measure_export,
         )
     _forget_runs(directory, trial)
-    latency = in_words(manifest["latency"], session.limits.get("latency"))
+    latency = latency_sentence(cost_of(manifest["latency"]), session.limits.get("latency"))
     view.say(f"Trial {trial}: exported and verified in {directory.model(trial)}. {latency}")
     view.tell(ModelExported(str(directory.model(trial)), trial))
 

@@ -8,17 +8,17 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 from statistics import median
-from typing import Any
 
 import torch
 from torch import nn
 
 from automl_prune.channels import ChannelGraph, prune
-from automl_prune.costs import Cost, cost_metrics
+from automl_prune.costs import Cost
 from automl_prune.costs.latency import (
     OTHER,
     LatencyMeasurement,
     LatencySettings,
+    cost_of,
     exclusive,
     profile_nodes,
     runtimes,
@@ -134,7 +134,7 @@ class LatencyMeter:
 
     def cost(self, widths: Widths) -> Cost:
         """The latency in seconds as a cost beside the dense model's, with its interval."""
-        return cost_of(self.measure(widths))
+        return cost_of(self.measure(widths).summary())
 
     def profile(self, widths: Widths) -> Mapping[str, float]:
         """Seconds per layer within the whole model, by the name of the layer's weight, and of all others together.
@@ -189,36 +189,6 @@ class LatencyMeter:
 
     def _complete(self, widths: Widths) -> dict[str, int]:
         return self.graph.plan({name: range(width) for name, width in widths.items()}).widths
-
-
-def cost_of(found: LatencyMeasurement) -> Cost:
-    """A measured latency as a cost."""
-    low, high = (end * found.reference for end in found.interval)
-    return Cost("latency", found.seconds, found.reference, (low, high), found.noisy)
-
-
-def in_words(summary: Mapping[str, Any], limit: float | None = None) -> str:
-    """A sentence of a manifest's ``latency``; says what to do about a model that is over budget or slower than dense.
-
-    Args:
-        summary: Of a measurement.
-        limit: Seconds that the budget allows.
-    """
-    low, high = summary["interval"]
-    text = (
-        f"Latency: {cost_metrics['latency'].show(summary['seconds'])}, {summary['ratio']:.1%} of the dense model's "
-        f"(95 % interval {low:.1%} to {high:.1%})"
-    )
-    if summary["noisy"]:
-        text += f"; noisy: {summary['noisy']}"
-    if limit is not None and summary["seconds"] > limit:
-        text += (
-            f"; over the budget of {cost_metrics['latency'].show(limit)}, which the candidate kept when it was "
-            "searched: ask for a little less, or delete its folder and export it again on a quiet machine"
-        )
-    if low > 1:
-        text += "; slower than dense: bound latency in the budget, or set round_to: auto in the search space"
-    return text
 
 
 def check_available(settings: LatencySettings) -> None:

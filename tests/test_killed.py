@@ -58,23 +58,28 @@ def whole(config: Path) -> dict[str, Any]:
     return outcome(run_dir)
 
 
+MEASURED = {"latency", "latency_ratio", "latency_noisy", "efficiency"}
+"""Columns of a front that no repetition gives exactly."""
+
+
 def outcome(run_dir: Path) -> dict[str, Any]:
     """What two equal searches have in common: all but times and processes."""
     record, rows = api.front(run_dir)
     models = dict(RunDirectory(run_dir).exported())
+    flat = [row.flat(record.context.metric.name) for row in rows]
+    assert json.loads(json.dumps(flat)) == read_json(run_dir / "front.json")
     found = {
         "trials": [
             (t.number, t.state, t.origin, dict(t.point), t.evaluation and (t.evaluation.seed, t.evaluation.score))
             for t in record.trials
         ],
         "finalists": [(f.trial, [(r.seed, r.val, r.test, r.steps) for r in f.runs]) for f in record.finalists],
-        "front": [row.flat(record.context.metric.name) for row in rows],
+        "front": [{name: value for name, value in row.items() if name not in MEASURED} for row in flat],
         "weights": {
             trial: tensors_digest(load_tensors(path / "weights.safetensors")[0]) for trial, path in models.items()
         },
     }
     assert (run_dir / "report.html").read_text(encoding="utf-8").rstrip().endswith("</html>")
-    assert json.loads(json.dumps(found["front"])) == read_json(run_dir / "front.json")
     return found
 
 

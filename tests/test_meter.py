@@ -12,10 +12,10 @@ import torch
 from torch import nn
 
 from automl_prune.channels import ChannelGraph
-from automl_prune.costs.latency import OTHER, Fingerprint, LatencyMeasurement, LatencySettings, runtimes
+from automl_prune.costs.latency import OTHER, Fingerprint, LatencySettings, runtimes
 from automl_prune.costs.latency.runtime import Model, Runner
 from automl_prune.errors import ConfigError, PlanError
-from automl_prune.meter import LatencyMeter, cost_of, in_words
+from automl_prune.meter import LatencyMeter
 
 
 class Weighing:
@@ -67,7 +67,7 @@ def test_a_candidate_is_measured_beside_the_dense_model(model: nn.Module, graph:
     assert found.noisy is None
     assert found.fingerprint == meter.fingerprint
     assert meter.dense().ratio == 1
-    cost = cost_of(found)
+    cost = meter.cost({"0": 4})
     assert (cost.metric, cost.value, cost.dense) == ("latency", found.seconds, meter.reference)
     assert cost.interval == pytest.approx((cost.value, cost.value))
 
@@ -101,21 +101,6 @@ def test_torch_runs_the_pruned_module(model: nn.Module, graph: ChannelGraph) -> 
     assert meter.exported is None
     with pytest.raises(ConfigError, match="'onnxruntime' does"):
         meter.profile({"0": 4})
-
-
-def test_a_model_slower_than_the_dense_one_is_said_to_be() -> None:
-    place = WEIGHING.fingerprint(LatencySettings())
-    slow, fast = (LatencyMeasurement(((t,),) * 6, ((1.0,),) * 6, 0.004, place).summary() for t in (1.5, 0.5))
-    assert in_words(fast) == "Latency: 2 ms, 50.0% of the dense model's (95 % interval 50.0% to 50.0%)"
-    assert "150.0% of the dense" in in_words(slow)
-    assert "slower than dense" in in_words(slow)
-
-
-def test_an_export_over_its_budget_is_said_to_be() -> None:
-    place = WEIGHING.fingerprint(LatencySettings())
-    summary = LatencyMeasurement(((0.5,),) * 6, ((1.0,),) * 6, 0.004, place).summary()
-    assert "over the budget of 1.9 ms" in in_words(summary, 0.0019)
-    assert "over" not in in_words(summary, 0.0021)
 
 
 def test_widths_that_do_not_fit_are_refused(model: nn.Module, graph: ChannelGraph) -> None:

@@ -14,6 +14,7 @@ from automl_prune.budget import Budget
 from automl_prune.errors import ConfigError, StudyError
 from automl_prune.report import FrontRow, build_report, front_table, write_figures, write_front, write_summary
 from automl_prune.report.answer import answer
+from automl_prune.report.measured import exported_latencies
 from automl_prune.report.table import completed
 from automl_prune.report.words import duration
 from automl_prune.study.crew import Crew, Member, read_crew
@@ -126,7 +127,7 @@ def _pace(crew: Crew, seconds: float, left: int) -> str:
 def front(run_dir: Path, storage: str | None = None) -> tuple[StudyRecord, list[FrontRow]]:
     """The study of a run directory and its front, the finalists' when there are any."""
     record = read(run_dir, storage)
-    return record, front_table(record)
+    return record, front_table(record, None, exported_latencies(RunDirectory(run_dir)))
 
 
 def verdict(record: StudyRecord) -> str:

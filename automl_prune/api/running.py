@@ -22,6 +22,7 @@ from automl_prune.joining import in_words
 from automl_prune.learning_rate import finalist_recipe
 from automl_prune.projection.width_errors import errors_of_drops
 from automl_prune.report import FrontRow, front_table
+from automl_prune.report.measured import exported_latencies
 from automl_prune.sensitivity import known_drops
 from automl_prune.session import Session, environment
 from automl_prune.study.baselines import Baseline, Make, at_several_costs
@@ -198,4 +199,4 @@ def conclude(
         record = read_study(storage, study)
         export_finalist(session, record, trial, finetuning, rebuild, directory, view=view)
     write_results(record, directory)
-    return SearchResult(record, tuple(front_table(record)), directory.path)
+    return SearchResult(record, tuple(front_table(record, None, exported_latencies(directory))), directory.path)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from automl_prune.costs import Cost
 from automl_prune.report.estimate import Estimate
 from automl_prune.report.table import FrontRow, completed, finalist_table, front, front_table, trial_row
 from automl_prune.report.words import comparison, cost_label, cost_value, percent, plural
@@ -62,9 +63,9 @@ class Answer:
     caveats: tuple[str, ...]
 
 
-def answer(record: StudyRecord) -> Answer:
-    """The answer a study gives so far."""
-    finalists = finalist_table(record)
+def answer(record: StudyRecord, exported: Mapping[int, Cost] | None = None) -> Answer:
+    """The answer a study gives so far; ``exported`` has the latencies of exported models by trial."""
+    finalists = finalist_table(record, exported)
     if finalists:
         return _answer(record, "finalist", _best(record, finalists), finalists)
     searched = front_table(record, "search")

@@ -12,8 +12,9 @@ from automl_prune.factories import to_trust
 from automl_prune.report.data import Missing, ReportData, TrialRow
 from automl_prune.report.estimate import Estimate
 from automl_prune.report.hover import keep
+from automl_prune.report.measured import cost_beside_dense
 from automl_prune.report.table import FrontRow, completed
-from automl_prune.report.words import cost_label, cost_value, percent, plus_minus
+from automl_prune.report.words import cost_label, factor, plus_minus
 
 
 def cards(data: ReportData) -> dict[int, dict[str, Any]]:
@@ -77,9 +78,10 @@ def _card(data: ReportData, row: TrialRow, finalist: FrontRow | None, names: Map
             ("the same, as a finalist", plus_minus(metric, finalist.val)),
             (f"{metric.name}, test ({finalist.test.seeds} seeds)", plus_minus(metric, finalist.test)),
         ]
-    facts += [
-        (cost_label(name), f"{cost_value(name, c.value)} ({percent(c.ratio)})") for name, c in evaluation.costs.items()
-    ]
+    costs = finalist.costs if finalist is not None else evaluation.costs
+    facts += [(cost_label(name), cost_beside_dense(cost)) for name, cost in costs.items()]
+    if finalist is not None and finalist.efficiency is not None:
+        facts.append(("efficiency", factor(finalist.efficiency)))
     facts.append(("criterion × groups", row.criteria))
     status = row.status if finalist is None else f"finalist, {'on the front' if finalist.on_front else 'dominated'}"
     chosen = ", chosen" if data.answer.row is not None and data.answer.row.trial == row.trial.number else ""

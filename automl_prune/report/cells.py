@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from automl_prune.costs import Cost
 from automl_prune.report.data import ReportData
 from automl_prune.report.markup import Cell, Row, number, table
-from automl_prune.report.table import FrontRow
-from automl_prune.report.words import cost_label, cost_value, percent, plus_minus
+from automl_prune.report.measured import cost_beside_dense
+from automl_prune.report.table import FrontRow, shown_costs
+from automl_prune.report.words import cost_label, factor, plus_minus
 
 
-def cost_cells(data: ReportData, costs: Mapping[str, Cost]) -> list[Cell]:
-    """One cell per cost of the dense model, with its fraction of it."""
-    found = [costs.get(name) for name in data.context.dense_costs]
-    return [
-        number(c.value, f"{cost_value(c.metric, c.value)} ({percent(c.ratio)})") if c else number(None) for c in found
-    ]
+def cost_cells(names: Iterable[str], costs: Mapping[str, Cost]) -> list[Cell]:
+    """One cell per metric: the cost, its fraction of the dense model's, and what is to be remarked."""
+    found = [costs.get(name) for name in names]
+    return [number(cost.value, cost_beside_dense(cost)) if cost else number(None) for cost in found]
+
+
+def efficiency_cell(row: FrontRow) -> Cell:
+    """A model's latency speed-up as a share of its MACs speed-up."""
+    return number(row.efficiency, factor(row.efficiency))
 
 
 def trial_cell(number: int, *, card: bool = True) -> Cell:
@@ -27,7 +31,9 @@ def trial_cell(number: int, *, card: bool = True) -> Cell:
 def models_table(data: ReportData, rows: tuple[FrontRow, ...], caption: str) -> str:
     """A sortable table of models, the chosen one marked."""
     metric = data.context.metric
-    heads = ["trial", "origin", *map(cost_label, data.context.dense_costs)]
+    names = shown_costs(data.context, rows)
+    timed = any(row.latency is not None for row in rows)
+    heads = ["trial", "origin", *map(cost_label, names), *(["efficiency"] if timed else [])]
     heads += [f"{metric.name} (val)", f"{metric.name} (test)", "seeds", "note", "criterion × groups"]
     chosen = data.answer.row.trial if data.answer.row else None
     lines = []
@@ -36,7 +42,8 @@ def models_table(data: ReportData, rows: tuple[FrontRow, ...], caption: str) -> 
             *(["chosen"] if row.trial == chosen else []), *(["knee"] if row.knee else []),
             *([] if row.on_front else ["dominated"]),
         ]  # fmt: skip
-        cells = [trial_cell(row.trial), Cell(row.origin), *cost_cells(data, row.costs)]
+        cells = [trial_cell(row.trial), Cell(row.origin), *cost_cells(names, row.costs)]
+        cells += [efficiency_cell(row)] if timed else []
         cells.append(number(row.val.value, plus_minus(metric, row.val)))
         cells.append(number(row.test.value, plus_minus(metric, row.test)) if row.test else number(None))
         cells += [number(row.val.seeds), Cell(", ".join(notes)), Cell(row.criteria, kind="text")]

@@ -11,6 +11,7 @@ from typing import Literal
 
 from automl_prune.front import ParetoFront
 from automl_prune.report.answer import Answer, answer
+from automl_prune.report.measured import exported_latencies
 from automl_prune.report.table import FrontRow, criteria_used, finalist_table, front, front_table
 from automl_prune.report.words import plural
 from automl_prune.study.directory import RunDirectory
@@ -84,17 +85,19 @@ def collect(record: StudyRecord, run_dir: Path) -> ReportData:
         record: The study as of reading; not changed.
         run_dir: Where it lives: for the commands, and to see what has been exported.
     """
-    searched = front(record, "search")
+    searched, directory = front(record, "search"), RunDirectory(run_dir)
+    latencies = exported_latencies(directory)
     return ReportData(
         record=record,
         run_dir=run_dir,
         progress=_progress(record),
-        answer=answer(record),
-        finalists=tuple(finalist_table(record)) or Missing(_no_finalists(record)),
-        front=tuple(front_table(record)) or Missing("No completed trial meets the budget, so there is no front."),
+        answer=answer(record, latencies),
+        finalists=tuple(finalist_table(record, latencies)) or Missing(_no_finalists(record)),
+        front=tuple(front_table(record, None, latencies))
+        or Missing("No completed trial meets the budget, so there is no front."),
         search_front=searched,
         trials=tuple(_trial_row(trial, searched) for trial in record.trials),
-        exported=frozenset(number for number, _ in RunDirectory(run_dir).exported()),
+        exported=frozenset(number for number, _ in directory.exported()),
     )
 
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from automl_prune.costs import Cost
 from automl_prune.files import write_text
 from automl_prune.report.data import Missing, ReportData, collect
 from automl_prune.report.estimate import Estimate
+from automl_prune.report.measured import cost_beside_dense
 from automl_prune.report.sections.commands import commands
-from automl_prune.report.table import FrontRow
-from automl_prune.report.words import ABSENT, cost_label, cost_value, percent, plus_minus
+from automl_prune.report.table import FrontRow, shown_costs
+from automl_prune.report.words import ABSENT, cost_label, cost_value, factor, plus_minus
 from automl_prune.study.record import StudyRecord
 
 
@@ -37,22 +37,23 @@ def summary(data: ReportData) -> str:
 
 def _table(data: ReportData, rows: Sequence[FrontRow]) -> str:
     context, metric = data.context, data.context.metric
-    heads = ["trial", "origin", *map(cost_label, context.dense_costs), f"{metric.name} (val)", f"{metric.name} (test)"]
+    names = shown_costs(context, rows)
+    timed = any(row.latency is not None for row in rows)
+    heads = ["trial", "origin", *map(cost_label, names), *(["efficiency"] if timed else [])]
+    heads += [f"{metric.name} (val)", f"{metric.name} (test)"]
     lines = [heads, ["---", "---", *["---:"] * (len(heads) - 2)]]
     chosen = data.answer.row.trial if data.answer.row else None
     for row in rows:
         mark = "**" if row.trial == chosen else ""
         scores = [plus_minus(metric, row.val), plus_minus(metric, row.test) if row.test else ABSENT]
-        lines.append([f"{mark}{row.trial}{mark}", row.origin, *_costs(context.dense_costs, row.costs), *scores])
+        costs = [cost_beside_dense(cost) if (cost := row.costs.get(name)) else ABSENT for name in names]
+        costs += [factor(row.efficiency)] if timed else []
+        lines.append([f"{mark}{row.trial}{mark}", row.origin, *costs, *scores])
     dense = [plus_minus(metric, Estimate.of([score])) for score in (context.dense_val, context.dense_test)]
-    lines.append(["dense", "", *(cost_value(name, value) for name, value in context.dense_costs.items()), *dense])
+    costs = [cost_value(name, context.dense_costs[name]) if name in context.dense_costs else ABSENT for name in names]
+    lines.append(["dense", "", *costs, *([ABSENT] if timed else []), *dense])
     table = "\n".join("| " + " | ".join(_plain(cell) for cell in line) + " |" for line in lines)
     return f"{table}\n\n± is half the 95 % interval; the chosen model is bold."
-
-
-def _costs(names: Mapping[str, float], costs: Mapping[str, Cost]) -> list[str]:
-    found = [costs.get(name) for name in names]
-    return [f"{cost_value(cost.metric, cost.value)} ({percent(cost.ratio)})" if cost else ABSENT for cost in found]
 
 
 def _plain(text: str) -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -17,9 +17,12 @@ from automl_prune.evaluation.record import Evaluation
 from automl_prune.files import write_json, write_text
 from automl_prune.front import FrontPoint, ParetoFront
 from automl_prune.report.estimate import Estimate
-from automl_prune.study.record import Finalist, StudyRecord, TrialRecord
+from automl_prune.report.measured import exported_latencies
+from automl_prune.study.directory import RunDirectory
+from automl_prune.study.record import Finalist, StudyContext, StudyRecord, TrialRecord
 
 FINALIST_RUNG = 2
+_LATENCY = ("latency", "latency_ratio", "latency_noisy")
 Stage = Literal["search", "finalists"]
 
 
@@ -31,7 +34,8 @@ class FrontRow:
         trial: Number of its trial.
         origin: ``"search"`` or the baseline it is.
         rung: 0 without training, 1 after a short fine-tuning, 2 as a finalist.
-        costs: By metric name, exact, with the dense model's beside them.
+        costs: By metric name, with the dense model's beside them. All are exact but latency, which is that of the
+            candidate where the search measured it, else that of the exported file, else absent.
         val: Score on the validation split, on which everything was chosen.
         test: Score on the test split; None unless the model is a finalist.
         knee: Whether it is the front's knee.
@@ -50,14 +54,14 @@ class FrontRow:
     candidate: Candidate
 
     @property
-    def slower_than_dense(self) -> bool:
-        """Whether its latency was measured and is above the dense model's."""
-        return "latency" in self.costs and self.costs["latency"].ratio > 1
+    def latency(self) -> Cost | None:
+        """Its measured latency; None where it was not measured."""
+        return self.costs.get("latency")
 
     @property
     def efficiency(self) -> float | None:
         """The speed-up in latency divided by that in MACs, 1 where all that was cut is saved; None if not measured."""
-        return self.costs["macs"].ratio / self.costs["latency"].ratio if "latency" in self.costs else None
+        return self.costs["macs"].ratio / self.latency.ratio if self.latency is not None else None
 
     @property
     def is_baseline(self) -> bool:
@@ -79,6 +83,9 @@ class FrontRow:
         for name, cost in self.costs.items():
             row[name] = int(cost.value) if float(cost.value).is_integer() else cost.value
             row[f"{name}_ratio"] = cost.ratio
+        latency = self.latency
+        row |= dict.fromkeys(_LATENCY) if latency is None else {"latency_noisy": latency.noisy is not None}
+        row["efficiency"] = self.efficiency
         for split, estimate in (("val", self.val), ("test", self.test)):
             row[f"{metric}_{split}"] = estimate.value if estimate else None
             row[f"{metric}_{split}_std"] = estimate.std if estimate else None
@@ -138,44 +145,52 @@ def front(record: StudyRecord, stage: Stage) -> ParetoFront:
     return ParetoFront.of(points, higher_is_better=record.context.metric.higher_is_better)
 
 
-def front_table(record: StudyRecord, stage: Stage | None = None) -> list[FrontRow]:
+def front_table(
+    record: StudyRecord, stage: Stage | None = None, exported: Mapping[int, Cost] | None = None
+) -> list[FrontRow]:
     """The rows of a front in ascending order of cost.
 
     Args:
         record: Any study, finished or not.
         stage: The finalists' front or the search's; by default the finalists' when there is one.
+        exported: Latencies of exported models by trial, for rows whose candidates were not measured.
     """
     if stage is None:
         stage = "finalists" if front(record, "finalists").points else "search"
-    return [row for row in _rows(record, stage) if row.on_front]
+    return [row for row in _rows(record, stage, exported) if row.on_front]
 
 
-def finalist_table(record: StudyRecord) -> list[FrontRow]:
-    """All feasible finalists in ascending order of cost, those that others dominate too."""
-    return _rows(record, "finalists")
+def finalist_table(record: StudyRecord, exported: Mapping[int, Cost] | None = None) -> list[FrontRow]:
+    """All feasible finalists in ascending order of cost, those that others dominate too; arguments as above."""
+    return _rows(record, "finalists", exported)
 
 
 def trial_row(record: StudyRecord, number: int) -> FrontRow:
     """The row of one completed trial as the search evaluated it, on the front or not."""
     for trial, evaluation in completed(record):
         if trial.number == number:
-            return _row(trial, evaluation, front(record, "search"), None)
+            return _row(trial, evaluation, front(record, "search"))
     raise StudyError(f"trial {number} is not a completed trial of study {record.context.name!r}")
 
 
-def write_front(record: StudyRecord, directory: Path) -> tuple[Path, Path]:
+def shown_costs(context: StudyContext, rows: Iterable[FrontRow]) -> tuple[str, ...]:
+    """The metrics that a table of rows has columns for: the dense model's, and latency where one was measured."""
+    measured = ("latency",) if any(row.latency is not None for row in rows) else ()
+    return tuple(dict.fromkeys((*context.dense_costs, *measured)))
+
+
+def write_front(record: StudyRecord, path: Path) -> tuple[Path, Path]:
     """Write ``front.csv`` and ``front.json`` atomically into a run directory; returns their paths.
 
     An empty front gives a CSV with the header alone and an empty JSON list.
     """
-    metric = record.context.metric.name
-    rows = [row.flat(metric) for row in front_table(record)]
-    csv, json = directory / "front.csv", directory / "front.json"
+    directory = RunDirectory(path)
+    rows = [row.flat(record.context.metric.name) for row in front_table(record, None, exported_latencies(directory))]
     columns = list(rows[0]) if rows else _columns(record)
     frame = pd.DataFrame(rows, columns=pd.Index(columns))
-    write_text(csv, frame.to_csv(index=False, lineterminator="\n"))
-    write_json(json, rows)
-    return csv, json
+    write_text(directory.front_csv, frame.to_csv(index=False, lineterminator="\n"))
+    write_json(directory.front_json, rows)
+    return directory.front_csv, directory.front_json
 
 
 def completed(record: StudyRecord) -> list[tuple[TrialRecord, Evaluation]]:
@@ -184,7 +199,8 @@ def completed(record: StudyRecord) -> list[tuple[TrialRecord, Evaluation]]:
 
 
 def _columns(record: StudyRecord) -> list[str]:
-    costs = [column for name in record.context.dense_costs for column in (name, f"{name}_ratio")]
+    exact = [name for name in record.context.dense_costs if name != "latency"]
+    costs = [*(column for name in exact for column in (name, f"{name}_ratio")), *_LATENCY, "efficiency"]
     scores = [
         f"{record.context.metric.name}_{split}{tail}" for split in ("val", "test") for tail in ("", "_std", "_se")
     ]
@@ -202,20 +218,26 @@ def _finalists(record: StudyRecord) -> list[tuple[Finalist, TrialRecord, Evaluat
     return [(finalist, *by_number[finalist.trial]) for finalist in record.finalists]
 
 
-def _rows(record: StudyRecord, stage: Stage) -> list[FrontRow]:
+def _rows(record: StudyRecord, stage: Stage, exported: Mapping[int, Cost] | None) -> list[FrontRow]:
     chosen = front(record, stage)
     if stage == "search":
         rows: Sequence[FrontRow] = [
-            _row(trial, evaluation, chosen, None)
-            for trial, evaluation in completed(record)
-            if trial.number in chosen.trials
+            _row(trial, evaluation, chosen) for trial, evaluation in completed(record) if trial.number in chosen.trials
         ]
     else:
         rows = [_row(t, e, chosen, finalist) for finalist, t, e in _finalists(record) if t.feasible]
+    rows = [_with_latency(row, (exported or {}).get(row.trial)) for row in rows]
     return sorted(rows, key=lambda row: (row.costs[record.context.cost].value, row.trial))
 
 
-def _row(trial: TrialRecord, evaluation: Evaluation, chosen: ParetoFront, finalist: Finalist | None) -> FrontRow:
+def _with_latency(row: FrontRow, exported: Cost | None) -> FrontRow:
+    """The row with its exported model's latency, unless the candidate's own was measured."""
+    return (
+        row if exported is None or row.latency is not None else replace(row, costs={**row.costs, "latency": exported})
+    )
+
+
+def _row(trial: TrialRecord, evaluation: Evaluation, chosen: ParetoFront, finalist: Finalist | None = None) -> FrontRow:
     knee = chosen.knee()
     return FrontRow(
         trial=trial.number,

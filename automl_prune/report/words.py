@@ -6,7 +6,6 @@ from automl_prune.costs.base import cost_metrics
 from automl_prune.report.estimate import Estimate
 from automl_prune.tasks.base import Metric
 
-SLOWER = "slower than dense"
 ABSENT = "–"
 """Shown where a value was not measured; never a zero."""
 
@@ -59,6 +58,11 @@ def cost_label(name: str) -> str:
 def percent(ratio: float) -> str:
     """A ratio in per cent with one decimal."""
     return f"{100 * ratio:.1f} %"
+
+
+def factor(value: float | None) -> str:
+    """A plain ratio with two decimals; a dash where it is not known."""
+    return ABSENT if value is None else f"{value:.2f}"
 
 
 def signed(metric: Metric, difference: float) -> str:

@@ -18,7 +18,7 @@ from rich.text import Text
 from automl_prune.report.table import FrontRow
 from automl_prune.report.words import cost_label, duration, percent
 from automl_prune.study.record import StudyContext
-from automl_prune.terminal.tables import front_as_table
+from automl_prune.terminal.tables import front_as_table, front_costs
 from automl_prune.text_plot import Axis, Series, scatter
 from automl_prune.view import FrontSoFar, News, Pace, Stage, View
 
@@ -52,7 +52,7 @@ class Terminal:
 
     def show_front(self, rows: Sequence[FrontRow], context: StudyContext) -> None:
         """Print a front, in fewer words where there is little room."""
-        narrow = self.console.width < 62 + 19 * len(context.dense_costs)
+        narrow = self.console.width < 62 + 22 * len(front_costs(rows, context, narrow=False))
         self.console.print(front_as_table(rows, context, "Pareto front", narrow=narrow))
 
     @property

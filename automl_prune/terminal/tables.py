@@ -8,11 +8,13 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from automl_prune.comparison import Comparison, score_of
-from automl_prune.compression import Compressed
+from automl_prune.compression import DENSE, Compressed
+from automl_prune.costs import Cost
 from automl_prune.report.estimate import Estimate
+from automl_prune.report.measured import remarks
 from automl_prune.report.sensitivity import noise
-from automl_prune.report.table import FrontRow
-from automl_prune.report.words import SLOWER, cost_full, percent, plus_minus, signed
+from automl_prune.report.table import FrontRow, shown_costs
+from automl_prune.report.words import ABSENT, cost_full, factor, percent, plus_minus, signed
 from automl_prune.sensitivity import Sensitivity
 from automl_prune.study.record import StudyContext
 from automl_prune.tasks import Metric
@@ -30,7 +32,13 @@ def compressed_as_table(result: Compressed) -> Table:
         table.add_column(f"{split} {metric.name}", justify="right")
     for label, row in result.rows.items():
         costs = [f"{cost_full(cost.metric, cost.value)} ({cost.ratio:.1%})" for cost in row.costs.values()]
-        table.add_row(label, *costs, *(plus_minus(metric, Estimate.of([value])) for value in (row.val, row.test)))
+        latency = row.costs.get("latency")
+        said = remarks(latency) if latency is not None and label != DENSE else []
+        table.add_row(
+            ", ".join([label, *said]),
+            *costs,
+            *(plus_minus(metric, Estimate.of([value])) for value in (row.val, row.test)),
+        )
     return table
 
 
@@ -43,31 +51,46 @@ def front_as_table(rows: Sequence[FrontRow], context: StudyContext, title: str, 
         title: Above the table.
         narrow: Show costs as fractions alone, which fits 80 columns.
     """
-    metric = context.metric
-
-    def cost(metric: str, value: float, ratio: float) -> str:
-        return percent(ratio) if narrow else f"{cost_full(metric, value)} ({ratio:.1%})"
-
+    metric, names = context.metric, front_costs(rows, context, narrow=narrow)
+    timed = any(row.latency is not None for row in rows)
     caption = "± half the 95 % interval" + ("; costs as fractions of the dense model's" if narrow else "")
+    if timed:
+        caption += "; efficiency: latency speed-up / MACs speed-up"
     table = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
     if narrow:
         table.box, table.pad_edge, table.collapse_padding = SIMPLE_HEAD, False, True
     table.add_column("trial", no_wrap=True)
     table.add_column("origin", overflow="fold")
-    for name in context.dense_costs:
+    for name in names:
         table.add_column(name if narrow else f"{name} (of dense)", justify="right", no_wrap=True)
+    if timed:
+        table.add_column("effi-\nciency" if narrow else "efficiency", justify="right", no_wrap=True)
     for split in ("validation", "test"):  # on two lines: what must not be broken is the numbers
         table.add_column(f"{split}\n{metric.name}", justify="right", no_wrap=True)
     for row in rows:
-        costs = [cost(name, row.costs[name].value, row.costs[name].ratio) for name in context.dense_costs]
+        costs = [_cost(row.costs.get(name), narrow=narrow) for name in names]
+        costs += [factor(row.efficiency)] if timed else []
         scores = [plus_minus(metric, row.val), plus_minus(metric, row.test) if row.test else "not measured"]
-        origin = f"{row.origin}, {SLOWER}" if row.slower_than_dense else row.origin
+        origin = ", ".join([row.origin, *(remarks(row.latency) if row.latency is not None else [])])
         table.add_row(f"{row.trial}{' knee' if row.knee else ''}", origin, *costs, *scores)
-    costs = [cost(name, value, 1) for name, value in context.dense_costs.items()]
-    dense = [plus_minus(metric, Estimate.of([score])) for score in (context.dense_val, context.dense_test)]
+    dense = {name: Cost(name, value, value) for name, value in context.dense_costs.items()}
+    costs = [_cost(dense.get(name), narrow=narrow) for name in names] + ([""] if timed else [])
+    scores = [plus_minus(metric, Estimate.of([score])) for score in (context.dense_val, context.dense_test)]
     table.add_section()
-    table.add_row("dense", "", *costs, *dense)
+    table.add_row("dense", "", *costs, *scores)
     return table
+
+
+def front_costs(rows: Sequence[FrontRow], context: StudyContext, *, narrow: bool) -> list[str]:
+    """The costs that a table of a front has room for: MACs, bounded and measured ones, and parameters if not narrow."""
+    wanted = {"macs", "latency", *context.limits, *([] if narrow else ["params"])}
+    return [name for name in shown_costs(context, rows) if name in wanted]
+
+
+def _cost(cost: Cost | None, *, narrow: bool) -> str:
+    if cost is None:
+        return ABSENT
+    return percent(cost.ratio) if narrow else f"{cost_full(cost.metric, cost.value)} ({cost.ratio:.1%})"
 
 
 def comparison_tables(result: Comparison) -> Iterator[Table]:

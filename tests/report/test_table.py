@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from automl_prune.costs import Cost
 from automl_prune.errors import StudyError
 from automl_prune.report.table import finalist_table, front_table, search_points, trial_row, write_front
 from automl_prune.study.record import StudyRecord
@@ -81,6 +82,29 @@ def test_absent_values_stay_absent_in_files(make_record: MakeRecord, tmp_path: P
     csv, listing = write_front(make_record(finalists=0), tmp_path)
     assert pd.read_csv(csv)["accuracy_test"].isna().all()
     assert all(row["accuracy_test"] is None for row in json.loads(listing.read_text()))
+
+
+def test_latency_comes_from_the_search_or_from_exported_files(make_record: MakeRecord) -> None:
+    record = make_record()
+    rows = front_table(record)
+    timed = Cost("latency", 0.002, 0.004, (0.0019, 0.0021), "a fan")
+    first, *others = front_table(record, None, {rows[0].trial: timed})
+    flat = first.flat("accuracy")
+    assert (flat["latency"], flat["latency_ratio"], flat["latency_noisy"]) == (0.002, 0.5, True)
+    assert flat["efficiency"] == pytest.approx(first.costs["macs"].ratio / 0.5)
+    assert list(flat) == list(rows[0].flat("accuracy")), "the same columns, measured or not"
+    for row in others:
+        assert {row.flat("accuracy")[name] for name in ("latency", "latency_noisy", "efficiency")} == {None}
+    own = replace(timed, value=0.003, noisy=None)
+    trials = [
+        replace(t, evaluation=replace(t.evaluation, costs={**t.evaluation.costs, "latency": own}))
+        if t.evaluation
+        else t
+        for t in record.trials
+    ]
+    searched = front_table(replace(record, trials=tuple(trials)), None, {rows[0].trial: timed})
+    assert searched[0].latency == own
+    assert searched[0].flat("accuracy")["latency_noisy"] is False
 
 
 def test_empty_front_keeps_the_header(make_record: MakeRecord, tmp_path: Path) -> None:

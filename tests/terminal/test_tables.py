@@ -14,10 +14,10 @@ from tests.report.conftest import make
 
 
 def study() -> tuple[list[FrontRow], StudyContext]:
-    """A front whose models have a third cost and long origins."""
+    """A front whose models have a third cost, a latency above the dense model's, and long origins."""
     record = make()
     dense = {**record.context.dense_costs, "memory": 4.2e6}
-    memory = {"memory": Cost("memory", 2.1e6, 4.2e6)}
+    memory = {"memory": Cost("memory", 2.1e6, 4.2e6), "latency": Cost("latency", 0.0021, 0.002)}
     origin = "uniform geometric_median at 70% of the budget"
     rows = [replace(row, origin=origin, costs={**row.costs, **memory}) for row in front_table(record)]
     return rows, replace(record.context, dense_costs=dense)
@@ -36,3 +36,5 @@ def test_no_number_of_a_front_is_cut_or_broken_at_any_usual_width(width: int) ->
         line = next(line for line in text.splitlines() if f"{100 * row.test.value:.2f} ±" in line)
         assert f"{100 * row.val.value:.2f} ±" in line
         assert line.rstrip().rstrip("│ ").endswith("%")
+        assert f"{row.efficiency:.2f}" in line
+    assert all(word in text for word in ("slower", "than", "dense"))

@@ -2,7 +2,7 @@
 
 from automl_prune.costs.latency.fingerprint import Fingerprint
 from automl_prune.costs.latency.lock import exclusive
-from automl_prune.costs.latency.measurement import OTHER, LatencyMeasurement
+from automl_prune.costs.latency.measurement import OTHER, LatencyMeasurement, cost_of
 from automl_prune.costs.latency.ort import profile_nodes
 from automl_prune.costs.latency.runtime import Runtime, runtimes
 from automl_prune.costs.latency.settings import LatencySettings
@@ -16,6 +16,7 @@ __all__ = [
     "LatencySettings",
     "Runtime",
     "TorchRuntime",
+    "cost_of",
     "exclusive",
     "profile_nodes",
     "runtimes",

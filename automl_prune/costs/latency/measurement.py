@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import binom
 
+from automl_prune.costs.base import Cost
 from automl_prune.costs.latency.fingerprint import Fingerprint
 
 NOISY = 0.05
@@ -115,6 +116,13 @@ class LatencyMeasurement:
             )
         except (KeyError, TypeError) as error:
             raise ValueError(f"not a latency measurement: {error!r}") from error
+
+
+def cost_of(summary: Mapping[str, Any]) -> Cost:
+    """The latency of a ``summary`` as a cost."""
+    dense = summary["dense_seconds"]
+    low, high = (end * dense for end in summary["interval"])
+    return Cost("latency", summary["seconds"], dense, (low, high), summary["noisy"])
 
 
 OTHER = "other"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from automl_prune.report.data import ReportData
 from automl_prune.report.markup import paragraph, text
+from automl_prune.report.measured import remarks
 from automl_prune.report.table import FrontRow
 from automl_prune.report.words import cost_label, cost_value, percent, plural, plus_minus, signed
 
@@ -19,7 +20,7 @@ def render(data: ReportData) -> str:
                 (
                     cost_label(name),
                     percent(cost.ratio),
-                    f"{cost_value(name, cost.value)} of {cost_value(name, cost.dense)}",
+                    ", ".join([f"{cost_value(name, cost.value)} of {cost_value(name, cost.dense)}", *remarks(cost)]),
                 )
                 for name, cost in found.row.costs.items()
             ),

@@ -2,28 +2,39 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
 from automl_prune.costs import Cost
 from automl_prune.costs.predictor import PredictionError
+from automl_prune.report.cells import efficiency_cell, trial_cell
 from automl_prune.report.data import Missing, ReportData
 from automl_prune.report.figures import BLUE, GREY, style
 from automl_prune.report.markup import Cell, Row, figure, missing, number, paragraph, table
+from automl_prune.report.measured import NOISY, remarks
 from automl_prune.report.table import FrontRow, completed
-from automl_prune.report.words import SLOWER, cost_value, percent, plural
+from automl_prune.report.words import cost_value, percent, plural
 
 
 def render(data: ReportData) -> str:
-    """Predicted against measured latency of all trials, and the front's latency cut beside its MACs cut."""
-    if not any("latency" in evaluation.costs for _, evaluation in completed(data.record)):
-        return missing("Latency was not measured: neither the budget nor the search space asks for it.")
+    """Predicted against measured latency of all trials, and of every model its latency cut beside its MACs cut."""
     costs = _predicted(data)
     parts = [figure("figure-latency", drawing, _caption(list(costs.values()))) for drawing in figures(data).values()]
-    if isinstance(data.front, Missing):
-        return "".join(parts) + missing(data.front.reason)
-    return "".join(parts) + _cuts(data.front)
+    rows = data.front if isinstance(data.finalists, Missing) else data.finalists
+    if any("latency" in evaluation.costs for _, evaluation in completed(data.record)):
+        said = "Latencies are those by which the search judged its candidates."
+    else:
+        said = "The search did not ask for latency; it was measured on the exported files."
+    if isinstance(rows, Missing):
+        return "".join(parts) + missing(rows.reason)
+    measured = [row for row in rows if row.latency is not None]
+    if not measured:
+        return missing(
+            "Latency was not measured: neither the budget nor the search space asks for it, and nothing was exported."
+        )
+    return "".join(parts) + _cuts(measured) + paragraph(said, "soft")
 
 
 def figures(data: ReportData) -> dict[str, go.Figure]:
@@ -76,24 +87,23 @@ def _caption(costs: Sequence[Cost]) -> str:
 
 
 def _cuts(rows: Sequence[FrontRow]) -> str:
-    heads = ["trial", "origin", "MACs cut", "latency cut", "latency", "efficiency", "remark"]
-    lines, slow = [], 0
-    for row in rows:
-        if "latency" not in row.costs:
-            continue
-        latency, macs = row.costs["latency"], row.costs["macs"]
-        slow += row.slower_than_dense
-        cells = [
-            number(row.trial),
-            Cell(row.origin),
-            number(1 - macs.ratio, percent(1 - macs.ratio)),
-            number(1 - latency.ratio, percent(1 - latency.ratio)),
-            number(latency.value, cost_value("latency", latency.value)),
-            number(row.efficiency, f"{row.efficiency:.2f}"),
-            Cell(SLOWER if row.slower_than_dense else "", kind="text"),
-        ]
-        lines.append(Row(cells))
+    heads = ["trial", "origin", "MACs cut", "latency cut", "95 % interval", "latency", "efficiency", "remark"]
+    lines = [Row(_cut(row, latency)) for row in rows if (latency := row.latency) is not None]
     said = "Efficiency is the speed-up in latency divided by that in MACs: 1 where all that was cut is saved."
-    if slow:
-        said += f" {plural(slow, 'model')} of the front {'is' if slow == 1 else 'are'} {SLOWER}."
+    found = Counter(remark for row in rows if row.latency is not None for remark in remarks(row.latency))
+    for remark, count in found.items():
+        said += f" {plural(count, 'model')} {'is' if count == 1 else 'are'} {remark}."
     return table("What was cut, and what it saved", heads, lines, sortable=True) + paragraph(said, "soft")
+
+
+def _cut(row: FrontRow, latency: Cost) -> list[Cell]:
+    low, high = (1 - end / latency.dense for end in reversed(latency.interval or (latency.value, latency.value)))
+    because = [f"noisy: {latency.noisy}" if remark == NOISY else remark for remark in remarks(latency)]
+    return [
+        trial_cell(row.trial), Cell(row.origin),
+        number(1 - row.costs["macs"].ratio, percent(1 - row.costs["macs"].ratio)),
+        number(1 - latency.ratio, percent(1 - latency.ratio)),
+        number(low, f"{percent(low)} to {percent(high)}"),
+        number(latency.value, cost_value("latency", latency.value)),
+        efficiency_cell(row), Cell(", ".join(because), kind="text"),
+    ]  # fmt: skip

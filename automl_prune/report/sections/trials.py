@@ -63,7 +63,7 @@ def _trial(data: ReportData, row: TrialRow, rungs: Iterable[int]) -> Row:
     cells = [
         trial_cell(trial.number, card=evaluation is not None), Cell(row.status), Cell(trial.origin),
         *(number(scores[rung], metric.show(scores[rung])) if rung in scores else number(None) for rung in rungs),
-        *cost_cells(data, evaluation.costs if evaluation else {}),
+        *cost_cells(data.context.dense_costs, evaluation.costs if evaluation else {}),
         Cell(row.criteria or ABSENT, kind="text"), number(row.seconds, _time(row.seconds)), Cell(remark, kind="text"),
     ]  # fmt: skip
     chosen = data.answer.row is not None and data.answer.row.trial == trial.number
