@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -38,26 +38,44 @@ class Teacher:
     @torch.no_grad()
     def __call__(self, *inputs: Any) -> Any:
         """What the model answers to these inputs; the caller's own."""
-        key = self._fingerprint(inputs)
+        parts = self._fingerprint(inputs)
+        key = b"".join(parts or ())
         if key in self._known:
             return copy.deepcopy(self._known[key])
         with _evaluating(self.model):
             outputs = self.model(*inputs)
+        if parts is None:
+            return outputs
         size = len(key) + sum(tensor.nbytes for tensor in output_tensors(outputs))
         if size <= self._free:
             self._free -= size
             self._known[key] = copy.deepcopy(outputs)
         return outputs
 
-    def _fingerprint(self, inputs: Sequence[Any]) -> bytes:
-        """Of every tensor its shape and type, and every sample's product with fixed random numbers, bit by bit."""
-        parts = []
-        for tensor in output_tensors(inputs):
-            flat = tensor.detach().reshape(len(tensor), -1) if tensor.dim() else tensor.detach().reshape(1, 1)
+    def _fingerprint(self, value: Any) -> list[bytes] | None:
+        """Of every tensor its shape, type and each sample's product with fixed random numbers, bit by bit.
+
+        None when there is something in it that cannot be looked into.
+        """
+        if isinstance(value, torch.Tensor):
+            samples = value.detach()[(...,) + (None,) * max(0, 2 - value.dim())]  # a sample may be one number
+            flat = samples.flatten(1)
             flat = flat if flat.dtype == torch.float64 else flat.float()
             products = (flat @ self._direction(flat)).cpu().numpy().tobytes()
-            parts.append(f"{tuple(tensor.shape)} {tensor.dtype} ".encode() + products)
-        return b"".join(parts)
+            return [f"{tuple(value.shape)} {value.dtype} ".encode(), products]
+        if value is None or isinstance(value, (str, int, float)):
+            return [repr(value).encode()]
+        if isinstance(value, Mapping):
+            value = tuple(value.items())
+        if not isinstance(value, (tuple, list)):
+            return None
+        found = [f"{len(value)} of ".encode()]
+        for each in value:
+            parts = self._fingerprint(each)
+            if parts is None:
+                return None
+            found += parts
+        return found
 
     def _direction(self, flat: torch.Tensor) -> torch.Tensor:
         place = (flat.shape[1], flat.device)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -44,6 +45,30 @@ def test_the_same_inputs_are_answered_once_and_others_anew() -> None:
     for inputs in (mirrored, tripled, reordered, (image[:2], scale), (image.double().float() + 1e-6, scale)):
         assert torch.equal(teacher(*inputs)["logits"], model(*inputs)["logits"].detach())
     assert model.asked == 11
+
+
+class Factor:
+    """Something that nobody outside the task can look into."""
+
+    def __init__(self, value: float) -> None:
+        self.value = value
+
+
+class Scaled(nn.Module):
+    """An image times a number, given as one or as a ``Factor``."""
+
+    def forward(self, parts: dict[str, Any]) -> torch.Tensor:
+        scale = parts["scale"]
+        answer: torch.Tensor = parts["image"] * (scale.value if isinstance(scale, Factor) else scale)
+        return answer
+
+
+@pytest.mark.parametrize("scales", [(2, 3.0, True), (Factor(2), Factor(3))])
+def test_inputs_that_are_no_tensors_count_too(scales: tuple[Any, ...]) -> None:
+    teacher, image = Teacher(Scaled()), torch.rand(2, 3)
+    for scale in scales:
+        inputs = {"image": image, "scale": scale}
+        assert torch.equal(teacher(inputs), Scaled()(inputs))
 
 
 def test_what_a_caller_does_to_an_answer_stays_with_it() -> None:
