@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -28,6 +29,41 @@ from automl_prune.study.record import Finalist, FinalistRun, StudyRecord
 from automl_prune.study.runner import write_finalist
 from automl_prune.study.storage import StudyStorage
 from automl_prune.view import ModelExported, View
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One long fine-tuning.
+
+    Attributes:
+        trial: Whose candidate.
+        number: Of the run among the trial's; its seed follows from it and the study's.
+        finetuning: The recipe.
+        kept: Tells the files of several recipes apart.
+    """
+
+    trial: int
+    number: int
+    finetuning: FineTuning
+    kept: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-ready dictionary."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Run:
+        """Rebuild it from ``to_json``."""
+        return cls(**{**value, "finetuning": FineTuning(**value["finetuning"])})
+
+    def weights(self, directory: RunDirectory) -> Path:
+        """Where its weights and scores wait for the export."""
+        kept = f"-{self.kept}" if self.kept else ""
+        return directory.finalists / f"{self.trial}-{self.number}{kept}.safetensors"
+
+
+Ahead = Callable[[Sequence[Run]], None]
+"""Trains runs side by side in other processes, before they are asked for one after the other; may leave some out."""
 
 
 def choose(record: StudyRecord, count: int) -> tuple[int, ...]:
@@ -103,16 +139,15 @@ def train_finalist(
     """
     if any(finalist.trial == trial for finalist in record.finalists):
         return
-    runs = []
+    done = []
     with view.stage(f"Fine-tuning trial {trial}") as stage:
         for number in range(seeds):
             total, before = seeds * finetuning.steps, number * finetuning.steps
             on_step = _offset(stage, before, total)
-            candidate = candidate_of(record, trial)
-            runs.append(train_run(session, candidate, finetuning, directory, trial, number, on_step, view))
-    write_finalist(storage, Finalist(trial, tuple(runs)), study)
+            done.append(train_run(session, record, Run(trial, number, finetuning), directory, on_step, view))
+    write_finalist(storage, Finalist(trial, tuple(done)), study)
     show = session.task.metric.show
-    scores = ", ".join(show(run.test.value) for run in runs)
+    scores = ", ".join(show(run.test.value) for run in done)
     view.say(f"Trial {trial}: test {session.task.metric.name} {scores}")
 
 
@@ -137,21 +172,21 @@ def export_finalist(
     finalist = next(f for f in record.finalists if f.trial == trial)
     sign = 1 if session.task.metric.higher_is_better else -1
     number = max(range(len(finalist.runs)), key=lambda n: sign * finalist.runs[n].val.value)
-    run, candidate = finalist.runs[number], candidate_of(record, trial)
+    candidate, run = candidate_of(record, trial), Run(trial, number, finetuning)
     plan = session.evaluator.plan(candidate)
     with view.stage(f"Exporting trial {trial}") as stage:
-        train_run(session, candidate, finetuning, directory, trial, number, stage, view)
+        scored = train_run(session, record, run, directory, stage, view)
         model = prune(session.model, plan)
-        tensors, _ = load_tensors(weights_of(directory, trial, number))
+        tensors, _ = load_tensors(run.weights(directory))
         model.load_state_dict(tensors)
         origin = next(t.origin for t in record.trials if t.number == trial)
         info = {
             "study": record.context.name,
             "trial": trial,
             "origin": origin,
-            "seed": run.seed,
+            "seed": scored.seed,
             "finetuning": asdict(finetuning),
-            "val": asdict(run.val),
+            "val": asdict(scored.val),
             "candidate": candidate.to_json(),
             "environment": dict(record.context.environment),
         }
@@ -172,23 +207,16 @@ def export_finalist(
 
 def train_run(
     session: Session,
-    candidate: Candidate,
-    finetuning: FineTuning,
+    record: StudyRecord,
+    run: Run,
     directory: RunDirectory,
-    trial: int,
-    number: int,
     on_step: Callable[[int, int], None],
     view: View,
-    *,
-    kept: str = "",
 ) -> FinalistRun:
-    """One run, read from its file when an earlier session finished it, gone on with when one was interrupted in it.
-
-    ``kept`` tells the files of several recipes apart.
-    """
-    path = weights_of(directory, trial, number, kept)
-    seed = derive_seed("finalist", session.seed, number)
-    identity = json.dumps([session.evaluator.plan(candidate).digest, asdict(finetuning), seed])
+    """One run, read from its file when it was finished earlier, gone on with when it was interrupted."""
+    path, candidate = run.weights(directory), candidate_of(record, run.trial)
+    seed = derive_seed("finalist", session.seed, run.number)
+    identity = json.dumps([session.evaluator.plan(candidate).digest, asdict(run.finetuning), seed])
     if path.is_file():
         try:
             _, metadata = load_tensors(path)
@@ -198,16 +226,16 @@ def train_run(
             pass  # a damaged file is trained again
     checkpoint = Checkpoint(path.with_suffix(".training.safetensors"), {"plan, recipe and seed": identity})
     try:
-        trained = session.evaluator.finalist(candidate, finetuning, seed, checkpoint, on_step)
+        trained = session.evaluator.finalist(candidate, run.finetuning, seed, checkpoint, on_step)
     except CheckpointError as error:
-        view.say(f"Fine-tuning trial {trial} from its start: {error}")
+        view.say(f"Fine-tuning trial {run.trial} from its start: {error}")
         checkpoint.path.unlink(missing_ok=True)
-        trained = session.evaluator.finalist(candidate, finetuning, seed, checkpoint, on_step)
-    run = FinalistRun(seed, trained.val, trained.test, trained.steps, trained.seconds)
-    stored = {"identity": identity, "record": json.dumps(Finalist(trial, (run,)).to_json())}
+        trained = session.evaluator.finalist(candidate, run.finetuning, seed, checkpoint, on_step)
+    scored = FinalistRun(seed, trained.val, trained.test, trained.steps, trained.seconds)
+    stored = {"identity": identity, "record": json.dumps(Finalist(run.trial, (scored,)).to_json())}
     save_tensors(path, trained.model.state_dict(), stored)
     checkpoint.path.unlink(missing_ok=True)
-    return run
+    return scored
 
 
 def _forget_runs(directory: RunDirectory, trial: int) -> None:
@@ -216,11 +244,6 @@ def _forget_runs(directory: RunDirectory, trial: int) -> None:
         path.unlink(missing_ok=True)
     with suppress(OSError):  # other finalists may wait there, or none ever did
         directory.finalists.rmdir()
-
-
-def weights_of(directory: RunDirectory, trial: int, number: int, kept: str = "") -> Path:
-    """Where a run's weights wait for the export."""
-    return directory.finalists / f"{trial}-{number}{kept and '-'}{kept}.safetensors"
 
 
 def candidate_of(record: StudyRecord, trial: int) -> Candidate:

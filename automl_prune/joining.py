@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from automl_prune.config import Config, load_weights
-from automl_prune.errors import StudyError
+from automl_prune.errors import EvaluationError, StudyError
 from automl_prune.files import tensors_digest
+from automl_prune.finalists import Run, train_run
 from automl_prune.pricing import check_machine, measuring
 from automl_prune.session import Findings, Session, choose_device
 from automl_prune.space import Space
 from automl_prune.study.directory import RunDirectory
 from automl_prune.study.invitation import Invitation, fetch, read_invitation, take_part
+from automl_prune.study.runner import read_study
 from automl_prune.study.spec import Event, OnEvent
 from automl_prune.study.storage import StudyStorage, open_storage
 from automl_prune.view import Silent, View
@@ -73,21 +75,19 @@ def join(
     view = view or Silent()
     opened, invitation = _find(run_dir, storage, study, wait, view)
     _check_versions(invitation)
-    loaded = Config.of(config or invitation.context.config, overrides, source=f"the configuration of {opened.location}")
+    given = Config.of(config or invitation.context.config, overrides, source=f"the configuration of {opened.location}")
     if config is None:
-        loaded.check_trust(trusted)
-    with tempfile.TemporaryDirectory(prefix="automl-prune-") as folder:
-        files = fetch(invitation, Path(folder), artifacts, run_dir)
-        session = _prepare(loaded, invitation, files, device, view)
+        given.check_trust(trusted)
+    session = _prepare(given, invitation, artifacts, run_dir, device, view)
     take_part(
         invitation,
         opened,
         session.projector,
         session.evaluator.digest,
         session.evaluate,
-        attempts=loaded.evaluation.attempts,
+        attempts=given.evaluation.attempts,
         device=str(session.device),
-        promotion=loaded.evaluation.promotion(),
+        promotion=given.evaluation.promotion(),
         requested=requested,
         number=number,
         on_event=on_event,
@@ -129,6 +129,43 @@ def work(*, run_dir: str, number: int, device: str | None, say: Callable[[str], 
     join(Path(run_dir), number=number, device=device, on_event=on_event, **options)
 
 
+def train(
+    *,
+    run_dir: str,
+    storage: str | None,
+    study: str,
+    config: Mapping[str, Any],
+    runs: Sequence[Mapping[str, Any]],
+    number: int,
+    workers: int,
+    device: str | None,
+    say: Callable[[str], None],
+) -> None:
+    """Train this worker's share of finalists' runs, for a launcher; a run that fails is left to the searching process.
+
+    Args:
+        run_dir: Of the search; the runs' files are written into it.
+        storage: URL of the study's database, if it has one.
+        study: Its name in the storage.
+        config: Of the search.
+        runs: All runs that are to be trained (``Run.to_json``).
+        number: Of this worker, from 0.
+        workers: How many share the runs.
+        device: Instead of the configuration's.
+        say: Shows a sentence.
+    """
+    directory = RunDirectory(Path(run_dir))
+    opened, invitation = _find(directory.path, storage, study, 0.0, Silent())
+    given = Config.of(config, source=f"the configuration of {opened.location}")
+    session = _prepare(given, invitation, None, directory.path, device, Silent())
+    record = read_study(opened, study)
+    for run in (Run.from_json(value) for value in runs[number::workers]):
+        try:
+            train_run(session, record, run, directory, lambda done, total: None, Silent())
+        except EvaluationError as error:
+            say(f"trial {run.trial}, run {run.number}: {error}")
+
+
 def in_words(event: Event) -> str:
     """A sentence about an event that is out of the ordinary; empty for others."""
     if event.kind not in ("notice", "failed", "lost", "handed_back"):
@@ -138,9 +175,21 @@ def in_words(event: Event) -> str:
 
 
 def _prepare(
+    config: Config,
+    invitation: Invitation,
+    artifacts: str | None,
+    run_dir: Path | None,
+    device: str | None,
+    view: View,
+) -> Session:
+    """The session, proved to be that of the other workers; the study's files are fetched for as long as that takes."""
+    with tempfile.TemporaryDirectory(prefix="automl-prune-") as folder:
+        return _session(config, invitation, fetch(invitation, Path(folder), artifacts, run_dir), device, view)
+
+
+def _session(
     config: Config, invitation: Invitation, files: Mapping[str, Path], device: str | None, view: View
 ) -> Session:
-    """The session, proved to be that of the other workers."""
     task, model = config.build_task(), config.build_model()
     if BASELINE not in files:
         raise StudyError(f"study {invitation.name!r} names no weights of the dense model; run the search again")

@@ -7,7 +7,7 @@ from dataclasses import replace
 from automl_prune.config import EvaluationSection
 from automl_prune.errors import EvaluationError
 from automl_prune.evaluation import FineTuning
-from automl_prune.finalists import candidate_of, train_run, weights_of
+from automl_prune.finalists import Ahead, Run, train_run
 from automl_prune.session import Session
 from automl_prune.study.directory import RunDirectory
 from automl_prune.study.record import RateSweep, RateTrial, StudyRecord
@@ -30,6 +30,7 @@ def finalist_recipe(
     study: str,
     *,
     view: View,
+    ahead: Ahead | None = None,
 ) -> FineTuning:
     """How finalists are fine-tuned, with the learning rate the study has found or the configuration gives.
 
@@ -46,6 +47,7 @@ def finalist_recipe(
         directory: Where the weights wait.
         study: Its name in the storage.
         view: Where progress goes.
+        ahead: Trains runs side by side, where there are workers for it.
 
     Raises:
         EvaluationError: Fine-tuning diverges at every rate.
@@ -57,29 +59,37 @@ def finalist_recipe(
     if sweep is None or sweep.steps != recipe.steps:
         if any(finalist.trial == trial for finalist in record.finalists):
             return recipe  # trained before there was a choice
-        sweep = _sweep(session, record, trial, recipe, directory, view)
+        sweep = _sweep(session, record, trial, recipe, directory, view, ahead)
         write_sweep(storage, sweep, study)
         view.say(sweep.sentence(session.task.metric))
-    _settle(directory, sweep)
+    _settle(directory, sweep, recipe)
     return replace(recipe, learning_rate=sweep.rate)
 
 
 def _sweep(
-    session: Session, record: StudyRecord, trial: int, recipe: FineTuning, directory: RunDirectory, view: View
+    session: Session,
+    record: StudyRecord,
+    trial: int,
+    recipe: FineTuning,
+    directory: RunDirectory,
+    view: View,
+    ahead: Ahead | None,
 ) -> RateSweep:
     tried: list[RateTrial] = []
     failure: EvaluationError | None = None
-    candidate = candidate_of(record, trial)
+    runs = [_at_rate(trial, replace(recipe, learning_rate=rate)) for rate in RATES]
+    if ahead is not None:
+        ahead(runs)
     with view.stage("Choosing the learning rate") as stage:
-        for number, rate in enumerate(RATES):
+        for number, run in enumerate(runs):
 
-            def on_step(done: int, total: int, before: int = number * recipe.steps) -> None:
-                stage(before + done, len(RATES) * recipe.steps)
+            def on_step(step: int, total: int, before: int = number * recipe.steps) -> None:
+                stage(before + step, len(RATES) * recipe.steps)
 
-            at_rate = replace(recipe, learning_rate=rate)
+            rate = run.finetuning.learning_rate
             try:
-                run = train_run(session, candidate, at_rate, directory, trial, 0, on_step, view, kept=f"rate-{rate:g}")
-                tried.append(RateTrial(rate, run.val, run.steps, run.seconds))
+                done = train_run(session, record, run, directory, on_step, view)
+                tried.append(RateTrial(rate, done.val, done.steps, done.seconds))
             except EvaluationError as error:
                 failure = error
                 tried.append(RateTrial(rate, None, 0, 0.0))
@@ -90,10 +100,15 @@ def _sweep(
     return RateSweep(trial, recipe.steps, tuple(tried), -max(scored)[1])
 
 
-def _settle(directory: RunDirectory, sweep: RateSweep) -> None:
+def _at_rate(trial: int, recipe: FineTuning) -> Run:
+    return Run(trial, 0, recipe, kept=f"rate-{recipe.learning_rate:g}")
+
+
+def _settle(directory: RunDirectory, sweep: RateSweep, recipe: FineTuning) -> None:
     """Make the winner's run the finalist's first one, and remove the others'."""
     for entry in sweep.tried:
-        weights = weights_of(directory, sweep.trial, 0, f"rate-{entry.rate:g}")
+        at_rate = replace(recipe, learning_rate=entry.rate)
+        weights = _at_rate(sweep.trial, at_rate).weights(directory)
         if entry.rate == sweep.rate and weights.is_file():
-            weights.replace(weights_of(directory, sweep.trial, 0))
+            weights.replace(Run(sweep.trial, 0, at_rate).weights(directory))
         weights.unlink(missing_ok=True)

@@ -18,6 +18,7 @@ import pytest
 from automl_prune import api, joining
 from automl_prune.config import Config
 from automl_prune.errors import AutomlPruneError, CheckpointError, ConfigError, StudyError
+from automl_prune.evaluation import Evaluator
 from automl_prune.joining import join
 from automl_prune.study.codec import CONTEXT, REQUESTED
 from automl_prune.study.ledger import Ledger
@@ -199,6 +200,35 @@ def test_several_workers_are_interrupted_and_resumed_to_the_exact_total(tmp_path
     assert [trial.state for trial in record.trials] == ["complete"] * 6
     assert {trial.attempt for trial in record.trials} == {1}, "a trial handed back is not one lost"
     assert record.finalists
+
+
+def test_finalists_are_trained_side_by_side_to_what_one_process_would_give(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two finalists with two seeds each, and their learning rate."""
+    plain = "evaluation={calibration_samples: 64, finetune_steps: 0, finalists: %d, finetune_epochs: 0.4, seeds: 2}"
+    api.search_config(Config.load(DIGITS, (*TINY[:-1], plain % 0)), tmp_path / "1", trials=6)
+    shutil.copytree(tmp_path / "1", tmp_path / "2")
+    records = {}
+    for workers in (1, 2):
+        if workers == 2:
+            monkeypatch.setattr(Evaluator, "finalist", _nobody)
+        config = Config.load(DIGITS, (*TINY[:-1], plain % 2))
+        records[workers] = api.search_config(config, tmp_path / str(workers), trials=6, workers=workers).record
+    alone, together = (
+        [(f.trial, [(run.seed, run.val, run.test, run.steps) for run in f.runs]) for f in record.finalists]
+        for record in records.values()
+    )
+    assert together == alone
+    assert len(alone) >= 2
+    assert records[1].sweep is not None
+    assert records[2].sweep is not None
+    assert records[2].sweep.rate == records[1].sweep.rate
+    assert [entry.val for entry in records[2].sweep.tried] == [entry.val for entry in records[1].sweep.tried]
+
+
+def _nobody(*_: Any, **__: Any) -> None:
+    raise AssertionError("the searching process trains no run that its workers have trained")
 
 
 def _finished(run_dir: Path) -> int:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from automl_prune.api.watching import Watcher
 from automl_prune.errors import ConfigError
+from automl_prune.finalists import Ahead, Run
 from automl_prune.joining import BASELINE, CALIBRATION, LATENCY, SCORES, in_words, join
 from automl_prune.launchers import Launcher, LocalProcesses, RayTasks
 from automl_prune.session import choose_device
@@ -118,6 +119,36 @@ def run_workers(
             view.say(launcher.describe())
             launcher.run("automl_prune.joining:work", {**options, "config": dict(config)}, view.say, tick)
             tick()
+
+
+def runs_ahead(
+    team: Team, study: str, view: View, *, url: str | None, run_dir: Path, config: Mapping[str, Any]
+) -> Ahead | None:
+    """Trains finalists' runs in as many processes as search, where these see the run directory; None elsewhere.
+
+    A run whose process dies, or that fails there, is left to the caller.
+    """
+    if team.ray is not None and team.ray.address is not None:
+        return None
+    directory = RunDirectory(run_dir.resolve())
+    options = {"run_dir": str(directory.path), "storage": url, "study": study, "config": dict(config)}
+
+    def ahead(runs: Sequence[Run]) -> None:
+        todo = [run for run in runs if not run.weights(directory).is_file()]
+        workers = min(team.workers, len(todo))
+        launcher = replace(team, workers=workers).launcher(url) if workers > 1 else None
+        if launcher is None:
+            return
+        with view.stage(f"Fine-tuning {len(todo)} runs side by side") as stage:
+
+            def tick() -> None:
+                stage(sum(run.weights(directory).is_file() for run in todo), len(todo))
+
+            given = {**options, "runs": [run.to_json() for run in todo], "workers": workers}
+            launcher.run("automl_prune.joining:train", given, view.say, tick)
+            tick()
+
+    return ahead
 
 
 def _finished(record: StudyRecord) -> int:

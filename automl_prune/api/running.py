@@ -17,7 +17,7 @@ from automl_prune.budget import Budget
 from automl_prune.candidate import Candidate
 from automl_prune.config import EvaluationSection
 from automl_prune.errors import StudyError
-from automl_prune.finalists import choose, export_finalist, train_finalist
+from automl_prune.finalists import Ahead, Run, choose, export_finalist, train_finalist
 from automl_prune.joining import in_words
 from automl_prune.learning_rate import finalist_recipe
 from automl_prune.projection.width_errors import errors_of_drops
@@ -177,6 +177,7 @@ def conclude(
     factory: Callable[[], nn.Module] | None = None,
     *,
     view: View,
+    ahead: Ahead | None = None,
 ) -> SearchResult:
     """Fine-tune and export the finalists of a search, write its front and its report.
 
@@ -189,12 +190,19 @@ def conclude(
         record: The study as read.
         factory: Builds the dense model anew; by default copies it.
         view: Where progress goes.
+        ahead: Trains the finalists' runs side by side, where there are workers for it.
     """
     rebuild = factory or partial(copy.deepcopy, session.model.cpu())
     session.model.to(session.device)
     chosen = choose(record, evaluation.finalists)
+    if chosen:
+        finetuning = finalist_recipe(
+            evaluation, session, storage, record, chosen[0], directory, study, view=view, ahead=ahead
+        )
+        if ahead is not None:
+            done = {finalist.trial for finalist in record.finalists}
+            ahead([Run(t, n, finetuning) for t in chosen if t not in done for n in range(evaluation.seeds)])
     for trial in chosen:
-        finetuning = finalist_recipe(evaluation, session, storage, record, chosen[0], directory, study, view=view)
         train_finalist(session, storage, record, trial, finetuning, evaluation.seeds, directory, study, view=view)
         record = read_study(storage, study)
         export_finalist(session, record, trial, finetuning, rebuild, directory, view=view)

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from automl_prune.api.launching import Team, open_to_workers, run_workers
+from automl_prune.api.launching import Team, open_to_workers, run_workers, runs_ahead
 from automl_prune.api.reading import study_name
 from automl_prune.api.running import SearchResult, conclude, run, study_spec
 from automl_prune.budget import Budget
@@ -115,14 +115,16 @@ def search(
     if recorded:
         start_study(spec, opened)
         open_to_workers(team, spec, opened, directory)
+    ahead = None
     if launcher is not None and config:
+        ahead = runs_ahead(team, spec.name, view, url=storage, run_dir=directory.path, config=config)
         run_workers(launcher, spec, opened, view, url=storage, run_dir=directory.path, config=config)
         record = read_study(opened, name)
     else:
         record = run(session, spec, opened, view)
     if record.stop is not None:
         view.say(record.stop.sentence(record.requested))
-    return conclude(session, evaluation, opened, name, directory, record, factory, view=view)
+    return conclude(session, evaluation, opened, name, directory, record, factory, view=view, ahead=ahead)
 
 
 def search_config(
