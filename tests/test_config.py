@@ -77,7 +77,7 @@ WRITERS = {"fashion_mnist": tiny_fashion_mnist, "cifar10": tiny_cifar10, "image_
 
 def test_the_experiments_of_the_readme_are_there() -> None:
     assert {path.parent.name for path in EXPERIMENTS} >= {
-        "digits", "fashion_mnist_resnet20", "fashion_mnist_resnet56",
+        "digits", "fashion_mnist_resnet20", "fashion_mnist_resnet56", "fashion_mnist_mobilenetv2",
         "cifar10_resnet56", "imagenet_resnet18", "imagenet_resnet50",
     }  # fmt: skip
     assert all((path.parent / "README.md").is_file() for path in EXPERIMENTS)
