@@ -5,18 +5,18 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from torch import nn
 
 from automl_prune.channels import ChannelGraph
-from automl_prune.costs import Cost
+from automl_prune.costs import Cost, cost_metrics
 from automl_prune.costs.latency import Fingerprint, LatencyMeasurement
 from automl_prune.costs.predictor import LatencyPredictor, Layer, Sample, load_predictor, save_predictor
 from automl_prune.costs.sampling import diverse_widths
-from automl_prune.errors import CheckpointError
+from automl_prune.errors import BudgetError, CheckpointError
 from automl_prune.files import read_sealed, write_sealed
 from automl_prune.view import View
 
@@ -123,6 +123,52 @@ def predictor_of(
         "every one is measured"
     )
     return meter, found
+
+
+def aim_within(
+    bound: float, predictor: LatencyPredictor, meter: Meter, fastest: Sequence[tuple[int, ...]], view: View
+) -> tuple[float, LatencyPredictor]:
+    """The predicted latency to aim at, so that what is found measures within a bound, and the predictor to keep.
+
+    Below the bound by the predictor's mean error, else every second candidate at the bound would measure above it.
+    Where no prediction is as low, that is no reason to refuse the bound: the fastest models are measured first, and
+    the bound is moved by how far the prediction of the fastest is off. What was measured is noted in the predictor,
+    for whoever resumes or joins must aim at the same.
+
+    Args:
+        bound: Seconds.
+        predictor: As it was fitted.
+        meter: Measures.
+        fastest: Widths that may be fastest, in the order of the predictor's groups; empty checks nothing.
+        view: Where progress goes.
+
+    Raises:
+        BudgetError: None of the fastest measures within the bound.
+    """
+    aim = bound / (1 + predictor.error.mape)
+    if not fastest or min(predictor.evaluate(widths) for widths in fastest) <= aim:
+        return aim, predictor
+    new = [widths for widths in dict.fromkeys(fastest) if widths not in predictor.known]
+    if new:
+        with view.stage("Measuring the fastest models") as stage:
+            measured = dict(predictor.known)
+            for number, widths in enumerate(new):
+                measured[widths] = meter.cost(dict(zip(predictor.groups, widths, strict=True))).value
+                stage(number + 1, len(new))
+        predictor = replace(predictor, known=measured)
+    best = min(fastest, key=lambda widths: predictor.known[widths])
+    seconds, predicted, show = predictor.known[best], predictor.evaluate(best), cost_metrics["latency"].show
+    if seconds > bound:
+        raise BudgetError(
+            f"budget latency <= {show(bound)} cannot be reached: the fastest models of the search space and the other "
+            f"budgets were measured, and the best takes {show(seconds)}, {seconds / predictor.dense:.1%} of dense; "
+            "raise it, or let groups be narrower (min_width, max_prune_ratio, round_to, exclude)"
+        )
+    view.say(
+        f"The fastest models were measured, because they were predicted to take longer than allowed: {show(seconds)} "
+        f"where {show(predicted)} was predicted"
+    )
+    return max(predicted, aim * predicted / seconds), predictor
 
 
 def _noted(path: Path | None, identity: Mapping[str, Any]) -> tuple[float | None, dict[tuple[int, ...], Sample]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,13 +15,15 @@ from automl_prune.budget import Budget
 from automl_prune.channels import ChannelGraph
 from automl_prune.costs import Cost, CostModel
 from automl_prune.costs.latency import LatencySettings, runtimes
-from automl_prune.costs.predictor import LatencyPredictor
+from automl_prune.costs.predictor import LatencyPredictor, replace_predictor
 from automl_prune.errors import StudyError
 from automl_prune.export.size import file_size
 from automl_prune.files import tensors_digest
-from automl_prune.latency import Meter, predictor_of
+from automl_prune.latency import Meter, aim_within, predictor_of
 from automl_prune.meter import LatencyMeter
+from automl_prune.projection.allowed import AllowedWidths
 from automl_prune.projection.rounding import choose_rounding
+from automl_prune.projection.widening import Widening
 from automl_prune.space import Space
 from automl_prune.tasks import Task
 from automl_prune.view import View
@@ -41,6 +44,7 @@ class Prices:
         meter: Of latency; it measures nothing before it is asked.
         allowed: Widths by group where they were chosen by measuring; None leaves them to the space.
         predictor: Of latency, when the budget or the space asks for it.
+        aim: Seconds that candidates are predicted to take at most, when the budget bounds latency.
     """
 
     graph: ChannelGraph
@@ -50,15 +54,12 @@ class Prices:
     meter: Meter
     allowed: Mapping[str, tuple[int, ...]] | None = None
     predictor: LatencyPredictor | None = None
+    aim: float | None = None
 
     @property
     def projected(self) -> dict[str, float]:
-        """The bounds that candidates are projected to: below a predicted cost's limit by its mean error.
-
-        Else every second candidate at the limit would measure above it.
-        """
-        error = 1 + self.predictor.error.mape if self.predictor is not None else 1.0
-        return {metric: limit / error if metric == "latency" else limit for metric, limit in self.limits.items()}
+        """The bounds that candidates are projected to: the limits, but for latency ``aim``."""
+        return {**self.limits, **({} if self.aim is None else {"latency": self.aim})}
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -127,6 +128,7 @@ def price(
         view: Where progress goes.
 
     Raises:
+        BudgetError: The bound on latency cannot be reached.
         ConfigError: The runtime that is to measure latency is not there.
         ExportError: The model cannot be exported.
     """
@@ -152,4 +154,23 @@ def price(
         allowed = rounding.allowed
         view.say(f"Searched are {rounding.reason}")
     dense = {**graph.dense_costs, "latency": predictor.dense}
-    return Prices(graph, dense, budget.limits(dense), {"latency": predictor}, meter, allowed, predictor)
+    prices = Prices(graph, dense, budget.limits(dense), {"latency": predictor}, meter, allowed, predictor)
+    if "latency" not in prices.limits:
+        return prices
+    fastest = _fastest(prices, allowed or {name: own.widths() for name, own in limits.items()})
+    aim, known = aim_within(prices.limits["latency"], predictor, meter, fastest, view)
+    if known is not predictor and path is not None:
+        replace_predictor(path, known)
+    return replace(prices, predicted={"latency": known}, predictor=known, aim=aim)
+
+
+def _fastest(prices: Prices, allowed: Mapping[str, tuple[int, ...]]) -> list[tuple[int, ...]]:
+    """The widths that are predicted to be fastest within the other budgets, and the narrowest of all.
+
+    Empty where no widths are within the other budgets, which the projection refuses.
+    """
+    choice = AllowedWidths(tuple(allowed[name] for name in prices.graph.widths))
+    others = {metric: limit for metric, limit in prices.limits.items() if metric != "latency"}
+    costs = {**prices.graph.cost_models, **prices.predicted}
+    found = Widening(choice, costs, {"latency": math.inf, **others}).cheapest()
+    return [] if found is None else [tuple(widths.tolist()) for widths in (found, choice.lowest)]

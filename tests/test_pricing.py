@@ -57,7 +57,9 @@ class MadeUpMeter:
 
 
 class Workshop:
-    """Makes meters and keeps the last one."""
+    """Makes meters and keeps them."""
+
+    kind = MadeUpMeter
 
     def __init__(self, machine: str = "made up") -> None:
         self.machine = machine
@@ -66,7 +68,7 @@ class Workshop:
     def __call__(
         self, model: nn.Module, graph: ChannelGraph, inputs: tuple[torch.Tensor, ...], reference: float | None
     ) -> MadeUpMeter:
-        self.meters.append(MadeUpMeter(graph, reference, self.machine))
+        self.meters.append(self.kind(graph, reference, self.machine))
         return self.meters[-1]
 
     @property
@@ -169,9 +171,47 @@ def test_rounding_is_chosen_and_said(tiny_resnet: nn.Module, digits_task: Classi
     assert all(width in prices.allowed[name] for name, width in found.uniform("l1").widths.items())
 
 
-def test_a_latency_out_of_reach_is_refused(tiny_resnet: nn.Module, digits_task: Classification) -> None:
-    with pytest.raises(BudgetError, match=r"latency <= .* cannot be reached"):
-        prepare(tiny_resnet, digits_task, Budget(latency=0.01), None, Workshop())
+def test_a_latency_out_of_reach_is_refused_by_a_measurement(
+    tiny_resnet: nn.Module, digits_task: Classification
+) -> None:
+    workshop = Workshop()
+    with pytest.raises(BudgetError, match=r"latency <= .* cannot be reached: .* were measured, and the best takes"):
+        prepare(tiny_resnet, digits_task, Budget(latency=0.01), None, workshop)
+
+
+class Surprising(MadeUpMeter):
+    """Candidates take half as long as the quick measurements for the fit let one expect."""
+
+    def __init__(self, graph: ChannelGraph, reference: float | None, machine: str = "made up") -> None:
+        super().__init__(graph, reference, machine)
+        self.slower = 0.5
+
+    def quick(self) -> MadeUpMeter:
+        return MadeUpMeter(self.graph, self.reference)
+
+
+def test_a_bound_that_only_the_prediction_misses_is_met(
+    tiny_resnet: nn.Module, digits_task: Classification, tmp_path: Path
+) -> None:
+    class SurprisingWorkshop(Workshop):
+        kind = Surprising
+
+    fair = prepare(tiny_resnet, digits_task, Budget(latency=0.9), None, Workshop())
+    predictor = fair.prices.predictor
+    assert predictor is not None
+    least = fair.projector.reachable()["latency"][0] / predictor.dense
+    path, bound = tmp_path / "latency.json", Budget(latency=0.9 * least)
+    with pytest.raises(BudgetError, match="measured"):
+        prepare(tiny_resnet, digits_task, bound, None, Workshop())
+    session = prepare(tiny_resnet, digits_task, bound, path, SurprisingWorkshop())
+    plan = session.evaluator.plan(session.projector.uniform("l1"))
+    assert session.evaluator.costs(plan)["latency"].value <= session.limits["latency"]
+    assert session.prices.projected["latency"] > session.limits["latency"], "the prediction is too high there"
+    again = SurprisingWorkshop()
+    resumed = prepare(tiny_resnet, digits_task, bound, path, again)
+    assert again.measured == 0
+    assert resumed.prices.projected == session.prices.projected
+    assert resumed.identity(strategy="tpe") == session.identity(strategy="tpe")
 
 
 def test_a_size_budget_holds_for_the_file(tiny_resnet: nn.Module, digits_task: Classification) -> None:

@@ -90,7 +90,7 @@ def retarget(
             "budget": {metric: yaml.safe_load(value) for metric, value in bounds.items()},
         }
     )
-    for shared in ("baseline", "calibration", "scores"):
+    for shared in ("baseline", "calibration", "scores", "latency"):
         link_or_copy(getattr(parent, shared), getattr(directory, shared))
     session = _prepare(config, directory, earlier, budget, view)
     given = _points(session, parent, earlier.record)

@@ -38,7 +38,7 @@ HELD_OUT = 4
 """Every so many samples one is kept apart, to judge the prediction by."""
 
 LEAST_SAMPLES = 12
-FORMAT = 1
+FORMAT = 2
 
 Floats = NDArray[np.float64]
 
@@ -131,6 +131,7 @@ class LatencyPredictor:
         scale: What the sum is multiplied by to give what was measured end to end.
         dense: Measured seconds of the dense model.
         error: On candidates that a fit without them had not seen.
+        known: Measured seconds by widths, of models that were measured to see whether a bound can be reached.
     """
 
     groups: tuple[str, ...]
@@ -140,6 +141,7 @@ class LatencyPredictor:
     scale: float
     dense: float
     error: PredictionError
+    known: Mapping[tuple[int, ...], float] = field(default_factory=dict)
     _model: _Model = field(init=False, repr=False, compare=False)
     _lengths: _Lengths = field(init=False, repr=False, compare=False)
 
@@ -208,6 +210,7 @@ class LatencyPredictor:
             "scale": self.scale,
             "dense": self.dense,
             "error": asdict(self.error),
+            "known": [[list(widths), seconds] for widths, seconds in self.known.items()],
         }
 
     @classmethod
@@ -228,6 +231,7 @@ class LatencyPredictor:
                 scale=float(value["scale"]),
                 dense=float(value["dense"]),
                 error=PredictionError(**value["error"]),
+                known={tuple(widths): float(seconds) for widths, seconds in value["known"]},
             )
         except (KeyError, TypeError) as error:
             raise ValueError(f"not a latency predictor: {error!r}") from error
@@ -240,6 +244,15 @@ def _axis(length: AxisLength) -> dict[str, Any]:
 def save_predictor(path: Path, predictor: LatencyPredictor, identity: Mapping[str, Any]) -> None:
     """Write a predictor with what it is of (model, fingerprint), atomically."""
     write_sealed(path, {"format": FORMAT, "identity": dict(identity), "predictor": predictor.to_json()})
+
+
+def replace_predictor(path: Path, predictor: LatencyPredictor) -> None:
+    """Write a predictor in place of the one a file holds, of the same model and machine, atomically.
+
+    Raises:
+        CheckpointError: The file is missing or damaged.
+    """
+    write_sealed(path, {**read_sealed(path), "predictor": predictor.to_json()})
 
 
 def load_predictor(path: Path, identity: Mapping[str, Any]) -> LatencyPredictor | None:
