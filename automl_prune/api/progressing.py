@@ -6,16 +6,20 @@ from dataclasses import asdict
 from pathlib import Path
 
 from automl_prune.config import Config
+from automl_prune.costs.latency import cost_of
 from automl_prune.dense import load_or_train
 from automl_prune.errors import ConfigError
 from automl_prune.evaluation import Teacher, finetune, score
 from automl_prune.export.bundle import MANIFEST, export_model
+from automl_prune.pricing import measuring, price
+from automl_prune.report.measured import latency_sentence
 from automl_prune.seeding import derive_seed
 from automl_prune.session import choose_device, environment, trace_and_prove
 from automl_prune.study.directory import RunDirectory
 from automl_prune.tasks import Task
 from automl_prune.tasks.bounded import BoundedValidation
-from automl_prune.training.progressive import Cut, Schedule, progressive
+from automl_prune.training.goal import Goal, Schedule
+from automl_prune.training.progressive import Cut, progressive
 from automl_prune.view import ModelExported, Silent, View
 
 
@@ -55,14 +59,19 @@ def progressive_config(
     whole = config.build_task()
     task: Task = BoundedValidation(whole, samples) if samples is not None else whole
     model = load_or_train(config, whole, directory.baseline, view).to(device).eval()
-    graph = trace_and_prove(model, whole, device, view)
-    budget = config.parsed_budget()
-    view.say(f"Budget: {budget.describe(graph.dense_costs)}")
-    allowed = {name: limit.widths() for name, limit in config.load_space().limits(graph.groups).items()}
-    evaluation, seed = config.evaluation, config.search.seed
+    budget, space, seed = config.parsed_budget(), config.load_space(), config.search.seed
+    prices = price(
+        model, trace_and_prove(model, whole, device, view), whole, budget, space,
+        make_meter=measuring(config.latency.settings()), path=directory.latency, seed=seed, view=view,
+    )  # fmt: skip
+    graph, dense = prices.graph, prices.dense
+    view.say(f"Budget: {budget.describe(dense)}")
+    allowed = prices.allowed or {name: limit.widths() for name, limit in space.limits(graph.groups).items()}
+    goal = Goal(prices.limits, allowed, dense, {**graph.cost_models, **prices.predicted}, prices.measured)
+    evaluation = config.evaluation
     finetuning = evaluation.finetuning(evaluation.finetune_steps)
     schedule = Schedule(steps, finetuning, criterion, evaluation.calibration_samples, seed)
-    show, dense = whole.metric.show, graph.dense_costs
+    show = whole.metric.show
 
     def on_cut(cut: Cut) -> None:
         costs = ", ".join(f"{metric} {cut.costs[metric] / dense[metric]:.1%}" for metric in budget.metrics)
@@ -73,7 +82,7 @@ def progressive_config(
 
     with view.stage("Pruning step by step") as stage:
         progress = progressive(
-            model, graph, task, budget.limits(dense), allowed, schedule, device,
+            model, graph, task, goal, schedule, device,
             checkpoint=run_dir / "progressive.safetensors", on_step=stage, on_cut=on_cut,
         )  # fmt: skip
     longer = evaluation.finalist(whole)
@@ -91,8 +100,11 @@ def progressive_config(
         "val": asdict(val),
         "environment": environment(device),
     }
-    manifest = export_model(small, progress.plan, whole, output, dense=config.build_model(), info=info)
+    manifest = export_model(
+        small, progress.plan, whole, output, dense=config.build_model(), info=info, measure=prices.meter.measure_export
+    )
     test = manifest["accuracies"]["onnxruntime"]
     view.say(f"{whole.metric.name}: {show(val.value)} validation, {show(test)} test; exported and verified in {output}")
+    view.say(latency_sentence(cost_of(manifest["latency"]), prices.limits.get("latency")))
     view.tell(ModelExported(str(output)))
     return output

@@ -17,7 +17,7 @@ from automl_prune.calibration import Calibration
 from automl_prune.candidate import Candidate
 from automl_prune.channels import ChannelGraph, Plan, prune
 from automl_prune.checkpoints import Checkpoint
-from automl_prune.costs import Cost, count_macs, count_params
+from automl_prune.costs import Cost, contradiction, count_costs
 from automl_prune.criteria import keep_best
 from automl_prune.errors import ConfigError, EvaluationError, PlanError
 from automl_prune.evaluation.batchnorm import recalibrate
@@ -206,11 +206,9 @@ class Evaluator:
         Its costs are checked against independent counts; what differs raises ``EvaluationError``.
         """
         small = prune(self.model, plan)
-        counted = {"macs": count_macs(small, self._example), "params": count_params(small)}
-        costs = plan.costs()
-        planned = {name: costs[name].value for name in counted}
-        if counted != planned:
-            raise EvaluationError(f"the pruned model has {counted}, its plan says {planned}; please report this model")
+        problem = contradiction(count_costs(small, self._example), plan.costs())
+        if problem is not None:
+            raise EvaluationError(f"the pruned model {problem}; please report this model")
         self._repair(small, plan, on_step)
         return small
 

@@ -17,7 +17,7 @@ from torch import nn
 from torch.utils._pytree import tree_flatten
 
 from automl_prune.channels import Plan
-from automl_prune.costs import cost_metrics, count_macs, count_memory, count_params
+from automl_prune.costs import contradiction, cost_metrics, count_costs
 from automl_prune.costs.latency import LatencyMeasurement
 from automl_prune.errors import ExportError
 from automl_prune.evaluation import score
@@ -127,21 +127,21 @@ def _check_scores(scores: Mapping[str, Score], metric: Metric) -> None:
 
 
 def _costs(model: nn.Module, plan: Plan, example: tuple[torch.Tensor, ...]) -> dict[str, Any]:
-    """The plan's costs, each with what counting the built model says; they must be equal."""
-    counted = {"macs": count_macs(model, example), "params": count_params(model)}
-    known = {**counted, "memory": count_memory(model, example)}
-    costs: dict[str, Any] = {}
-    for name, cost in plan.costs().items():
-        entry = {"value": cost.value, "dense": cost.dense, "ratio": cost.ratio, "unit": cost_metrics[name].unit}
-        if name in known:
-            entry["counted"] = known[name]
-            # memory is an upper bound where a tensor's size is not known to follow the widths
-            if known[name] > cost.value or (known[name] < cost.value and name in counted):
-                raise ExportError(
-                    f"the model has {known[name]:,} {name}, its plan says {cost.value:,.0f}; it is not of this plan"
-                )
-        costs[name] = entry
-    return costs
+    """The plan's costs, each with what counting the built model says, which must not contradict it."""
+    counted, planned = count_costs(model, example), plan.costs()
+    problem = contradiction(counted, planned)
+    if problem is not None:
+        raise ExportError(f"the model {problem}; it is not of this plan")
+    return {
+        name: {
+            "value": cost.value,
+            "dense": cost.dense,
+            "ratio": cost.ratio,
+            "unit": cost_metrics[name].unit,
+            **({"counted": counted[name]} if name in counted else {}),
+        }
+        for name, cost in planned.items()
+    }
 
 
 def _checked_size(path: Path, predicted: float) -> int:

@@ -3,7 +3,8 @@
 The schedule of NetAdapt (Yang et al. 2018, arXiv:1804.03230, section 3): every step has a cost to reach. For each
 group the smallest cut that reaches it alone is proposed, all proposals are scored without training, the best one is
 taken and fine-tuned before the next step. Unlike there the steps are equal ratios of the cost, and proposals are
-scored with recalibrated norms instead of being trained.
+scored with recalibrated norms instead of being trained. Latency is predicted for proposals, corrected by how far the
+prediction of the model before them was off, and measured for the model of every step.
 """
 
 from __future__ import annotations
@@ -11,54 +12,26 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from automl_prune.calibration import CalibrationSettings, collect, with_gradients
-from automl_prune.channels import ChannelGraph, ChannelGroup, Plan, slice_model
-from automl_prune.channels.plan import Slices
+from automl_prune.channels import ChannelGraph, Plan, slice_model
+from automl_prune.channels.narrowing import between, narrowed
+from automl_prune.costs import cost_metrics
 from automl_prune.criteria import CriterionContext, criteria, keep_best, need_of, score_groups
-from automl_prune.errors import BudgetError, CheckpointError, ConfigError
-from automl_prune.evaluation import FineTuning, Teacher, finetune, recalibrate, score
+from automl_prune.errors import BudgetError, CheckpointError
+from automl_prune.evaluation import Teacher, finetune, recalibrate, score
 from automl_prune.files import load_tensors, save_tensors, tensors_digest
 from automl_prune.seeding import derive_seed
 from automl_prune.tasks.base import Score, Task
+from automl_prune.training.goal import Goal, Schedule, within
 
-
-@dataclass(frozen=True, slots=True)
-class Schedule:
-    """How the budget is approached.
-
-    Attributes:
-        steps: Cuts from the dense model to the budget; more, where a group runs out of channels.
-        finetuning: After every step.
-        criterion: Chooses which channels of a group go, from the model as it is then.
-        calibration_samples: Training samples for the criterion and for BatchNorm recalibration of a proposal.
-        seed: Of everything random.
-    """
-
-    steps: int
-    finetuning: FineTuning
-    criterion: str = "l1"
-    calibration_samples: int = 1024
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise ConfigError(f"progressive pruning needs at least 1 step, got {self.steps}")
-
-    def limits(self, dense: Mapping[str, float], budget: Mapping[str, float], step: int) -> dict[str, float]:
-        """What each budgeted cost may be after a step, counted from 1: equal ratios from dense to the budget."""
-        share = min(1.0, step / self.steps)
-        return {
-            metric: limit if share == 1 or limit >= dense[metric] else dense[metric] * (limit / dense[metric]) ** share
-            for metric, limit in budget.items()
-        }
+_WIDTH_LIMITS = "(min_width, max_prune_ratio, round_to, exclude)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +43,7 @@ class Cut:
         width: Its channels afterwards.
         cut: Validation score right after the cut, norms recalibrated.
         trained: Validation score after the fine-tuning.
-        costs: Of the model, by metric.
+        costs: Of the model, by metric, measured where they are not exact.
     """
 
     group: str
@@ -99,8 +72,7 @@ def progressive(
     model: nn.Module,
     graph: ChannelGraph,
     task: Task,
-    budget: Mapping[str, float],
-    allowed: Mapping[str, tuple[int, ...]],
+    goal: Goal,
     schedule: Schedule,
     device: torch.device,
     *,
@@ -116,8 +88,7 @@ def progressive(
         model: The dense model, on ``device``.
         graph: Its proved channel graph.
         task: Its data; proposals are compared on validation data.
-        budget: Absolute bounds by metric.
-        allowed: Widths each group may take, ascending, the last being dense.
+        goal: What is to be reached.
         schedule: How to get there.
         device: Where everything runs.
         checkpoint: Safetensors file, written after every step; read first when it exists.
@@ -125,14 +96,14 @@ def progressive(
         on_cut: Called after every step done here.
 
     Raises:
-        BudgetError: The narrowest allowed widths cost more.
+        BudgetError: The narrowest allowed widths cost more, or all groups are narrowest and a measured cost is over.
         CheckpointError: The checkpoint is damaged, or of another run.
         EvaluationError: A fine-tuning diverged.
     """
-    run = _Run(model, graph, task, budget, allowed, schedule, device)
+    run = _Run(model, graph, task, goal, schedule, device)
     run.check_reachable()
     progress = run.restore(checkpoint) if checkpoint is not None and checkpoint.is_file() else run.start()
-    while not run.within(progress.plan.widths, budget):
+    while not goal.within(run.costs(progress)):
         progress = run.step(progress)
         if checkpoint is not None:
             run.save(checkpoint, progress)
@@ -143,32 +114,6 @@ def progressive(
     return progress
 
 
-def between(before: Plan, after: Plan) -> Slices:
-    """The slices that lead from the model of one plan to that of a narrower one: positions in the smaller tensors.
-
-    Slicing the dense model by ``before`` and the result by this equals slicing the dense model by ``after``.
-    """
-    slices: dict[str, dict[int, tuple[int, ...]]] = {}
-    for parameter, axes in after.slices.items():
-        for axis, kept in axes.items():
-            old = before.slices.get(parameter, {}).get(axis)
-            if old != kept:
-                found = np.asarray(kept) if old is None else np.searchsorted(old, kept)
-                slices.setdefault(parameter, {})[axis] = tuple(found.tolist())
-    return slices
-
-
-def narrowed(group: ChannelGroup, plan: Plan) -> ChannelGroup:
-    """The group as it lies in the plan's model: its kept channels at their positions in the smaller tensors."""
-    kept = np.asarray(plan.kept[group.name])
-    members = []
-    for member in group.members:
-        positions = plan.slices.get(member.parameter, {}).get(member.axis)
-        index = member.index[kept]
-        members.append(member if positions is None else replace(member, index=np.searchsorted(positions, index)))
-    return replace(group, width=len(kept), members=tuple(members))
-
-
 @dataclass(frozen=True, slots=True)
 class _Proposal:
     """A cut that might be made."""
@@ -177,6 +122,8 @@ class _Proposal:
     width: int
     reaches: bool
     """Whether it alone meets the step's limits."""
+    saved: float
+    """How far it goes towards them, above 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,8 +133,7 @@ class _Run:
     model: nn.Module
     graph: ChannelGraph
     task: Task
-    budget: Mapping[str, float]
-    allowed: Mapping[str, tuple[int, ...]]
+    goal: Goal
     schedule: Schedule
     device: torch.device
 
@@ -195,20 +141,28 @@ class _Run:
         plan = self.graph.plan({})
         return Progress(plan, slice_model(self.model, plan.slices, plan.sizes), ())
 
-    def cost(self, metric: str, widths: Mapping[str, int]) -> float:
-        return float(self.graph.cost_models[metric].at(widths))
+    def costs(self, progress: Progress) -> Mapping[str, float]:
+        """Of the model as it is."""
+        return progress.cuts[-1].costs if progress.cuts else self.goal.dense
 
-    def within(self, widths: Mapping[str, int], limits: Mapping[str, float]) -> bool:
-        return all(self.cost(metric, widths) <= limit for metric, limit in limits.items())
+    def expected(self, progress: Progress, widths: Mapping[str, int]) -> dict[str, float]:
+        """The costs of a proposal: a prediction is as far off as that of the model as it is; an exact cost is not."""
+        now = self.costs(progress)
+        return {
+            metric: cost.at(widths) * (now[metric] / cost.at(progress.plan.widths))
+            for metric, cost in self.goal.costs.items()
+        }
 
     def check_reachable(self) -> None:
-        narrowest = {name: widths[0] for name, widths in self.allowed.items()}
-        for metric, limit in self.budget.items():
-            least = self.cost(metric, narrowest)
-            if least > limit:
+        """Of exact costs; whether a predicted one can be reached, only pruning shows."""
+        narrowest = {name: widths[0] for name, widths in self.goal.allowed.items()}
+        for metric, limit in self.goal.limits.items():
+            least = self.goal.costs[metric].at(narrowest)
+            if self.goal.costs[metric].monotone and least > limit:
+                show = cost_metrics[metric].show
                 raise BudgetError(
-                    f"budget {metric} <= {limit:,.0f} cannot be reached: the narrowest allowed widths cost "
-                    f"{least:,.0f}; raise it, or let groups be narrower (min_width, max_prune_ratio, round_to, exclude)"
+                    f"budget {metric} <= {show(limit)} cannot be reached: the narrowest allowed widths cost "
+                    f"{show(least)}; raise it, or let groups be narrower {_WIDTH_LIMITS}"
                 )
 
     def step(self, progress: Progress) -> Progress:
@@ -224,19 +178,30 @@ class _Run:
             teacher=Teacher(self.model),
         )
         result = score(trained, self.task, "val", self.device)
-        costs = {metric: self.cost(metric, plan.widths) for metric in self.graph.cost_models}
-        record = Cut(proposal.group, proposal.width, cut, result, costs)
+        record = Cut(proposal.group, proposal.width, cut, result, self.goal.costs_of(plan.widths))
         return Progress(plan, trained, (*progress.cuts, record))
 
     def _limits(self, progress: Progress) -> dict[str, float]:
         """The limits of the first step of the schedule that the model does not meet yet."""
-        dense, widths = self.graph.dense_costs, progress.plan.widths
-        every = (self.schedule.limits(dense, self.budget, step) for step in range(1, self.schedule.steps + 1))
-        return next(limits for limits in every if not self.within(widths, limits))
+        steps, costs = self.schedule.steps, self.costs(progress)
+        every = (self.schedule.limits(self.goal.dense, self.goal.limits, step) for step in range(1, steps + 1))
+        return next(limits for limits in every if not within(costs, limits))
 
     def _best(self, progress: Progress, limits: Mapping[str, float]) -> tuple[_Proposal, Plan, nn.Module, Score]:
         """The best proposal by score that reaches the limits; where none does, the one that loses least per cost."""
-        proposals = list(self._proposals(progress.plan.widths, limits))
+        proposals = list(self._proposals(progress, limits))
+        if not proposals:
+            costs = self.costs(progress)
+            over = (
+                f"{cost_metrics[metric].show(costs[metric])} {metric} where at most {cost_metrics[metric].show(limit)} "
+                "are allowed"
+                for metric, limit in self.goal.limits.items()
+                if costs[metric] > limit
+            )
+            raise BudgetError(
+                f"every group is as narrow as it may be, and the model measures {' and '.join(over)}; raise the "
+                f"budget, or let groups be narrower {_WIDTH_LIMITS}"
+            )
         reaching = [proposal for proposal in proposals if proposal.reaches]
         context = self._context(progress.model)
         groups = [narrowed(group, progress.plan) for group in self.graph.groups]
@@ -255,7 +220,7 @@ class _Run:
             return max(tried, key=lambda one: sign * one[3].value)
         return min(
             tried,
-            key=lambda one: max(0.0, sign * (now.value - one[3].value)) / self._saved(progress.plan, one[1], limits),
+            key=lambda one: max(0.0, sign * (now.value - one[3].value)) / one[0].saved,
         )
 
     def _context(self, model: nn.Module) -> CriterionContext:
@@ -269,27 +234,31 @@ class _Run:
             calibration = with_gradients(calibration, model, self.task, device=self.device)
         return CriterionContext.of(model, self.schedule.seed, calibration)
 
-    def _saved(self, before: Plan, after: Plan, limits: Mapping[str, float]) -> float:
-        """How far a cut goes towards limits, as the sum of the logarithms of what it still takes."""
-        over = [metric for metric, limit in limits.items() if self.cost(metric, before.widths) > limit]
-        ratios = (self.cost(metric, before.widths) / self.cost(metric, after.widths) for metric in over)
-        return sum(math.log(ratio) for ratio in ratios) or 1e-12
+    def _proposals(self, progress: Progress, limits: Mapping[str, float]) -> Iterator[_Proposal]:
+        """For each group the widest allowed width that meets the limits; where none does, the one that saves most."""
+        for group, allowed in self.goal.allowed.items():
+            found = []
+            for width in allowed:
+                if width < progress.plan.widths[group]:
+                    costs = self.expected(progress, {**progress.plan.widths, group: width})
+                    saved = self._saved(self.costs(progress), costs, limits)
+                    found.append(_Proposal(group, width, within(costs, limits), saved))
+            reaching = [proposal for proposal in found if proposal.reaches]
+            if found:
+                yield reaching[-1] if reaching else max(found, key=lambda proposal: proposal.saved)
 
-    def _proposals(self, widths: Mapping[str, int], limits: Mapping[str, float]) -> Iterator[_Proposal]:
-        """For each group the widest allowed width that meets the limits; its narrowest where none does."""
-        for group, allowed in self.allowed.items():
-            narrower = [width for width in allowed if width < widths[group]]
-            fitting = [width for width in narrower if self.within({**widths, group: width}, limits)]
-            if narrower:
-                yield _Proposal(group, fitting[-1] if fitting else narrower[0], bool(fitting))
+    def _saved(self, before: Mapping[str, float], after: Mapping[str, float], limits: Mapping[str, float]) -> float:
+        """How far a cut goes towards limits: the sum of the logarithms of what is over them; hardly at all if not."""
+        over = [metric for metric, limit in limits.items() if before[metric] > limit]
+        return max(sum(math.log(before[metric] / after[metric]) for metric in over), 1e-12)
 
     def _identity(self) -> dict[str, Any]:
         return {
             "model": tensors_digest(self.model.state_dict()),
             "channel groups": self.graph.digest,
             "data": self.task.digest,
-            "budget": {metric: float(limit) for metric, limit in self.budget.items()},
-            "allowed widths": {name: list(widths) for name, widths in self.allowed.items()},
+            "budget": {metric: float(limit) for metric, limit in self.goal.limits.items()},
+            "allowed widths": {name: list(widths) for name, widths in self.goal.allowed.items()},
             "schedule": asdict(self.schedule),
         }
 

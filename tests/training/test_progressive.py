@@ -1,92 +1,30 @@
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from numpy.typing import NDArray
 from torch import nn
 
-from automl_prune.channels import ChannelGraph, Plan, prune, slice_model
-from automl_prune.costs import count_macs
+from automl_prune.channels import ChannelGraph, prune
+from automl_prune.costs import Cost, CostModel, count_macs
 from automl_prune.criteria import CriterionContext, keep_best, score_groups
 from automl_prune.errors import BudgetError, CheckpointError, ConfigError
 from automl_prune.evaluation import FineTuning, finetune, recalibrate, score
 from automl_prune.files import tensors_digest
-from automl_prune.models import mobilenet_v2, resnet8
-from automl_prune.seeding import generator, seeded
+from automl_prune.models import resnet8
+from automl_prune.seeding import seeded
 from automl_prune.tasks import Task
-from automl_prune.training.progressive import Cut, Progress, Schedule, between, narrowed, progressive
+from automl_prune.training.goal import Goal, Schedule
+from automl_prune.training.progressive import Cut, Progress, progressive
 
 CPU = torch.device("cpu")
 SHORT = Schedule(3, FineTuning(4, 0.05), "l1", 64)
-
-
-class Flattened(nn.Module):
-    """A channel takes several positions of the linear layer, and is read at once by two layers."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.a, self.b, self.c = nn.Conv2d(1, 6, 3, padding=1), nn.Conv2d(6, 5, 3, padding=1), nn.Linear(11 * 64, 3)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        first = self.a(x).relu()
-        out: torch.Tensor = self.c(torch.cat([first, self.b(first)], 1).flatten(1))
-        return out
-
-
-MODELS = {
-    "resnet": lambda: resnet8(num_classes=10, in_channels=1, width=4),
-    "mobilenet": lambda: mobilenet_v2(num_classes=10, in_channels=1, width=0.25),
-    "flattened": Flattened,
-}
-
-
-def random_plans(graph: ChannelGraph, seed: int) -> tuple[Plan, Plan]:
-    """A plan and a narrower one."""
-    random = generator("plans", seed)
-    wide, narrow = {}, {}
-    for name, width in graph.widths.items():
-        order = torch.randperm(width, generator=random).tolist()
-        first = int(torch.randint(1, width + 1, (1,), generator=random))
-        second = int(torch.randint(1, first + 1, (1,), generator=random))
-        wide[name], narrow[name] = order[:first], order[:second]
-    return graph.plan(wide), graph.plan(narrow)
-
-
-@pytest.fixture(scope="module", params=list(MODELS))
-def traced(request: pytest.FixtureRequest) -> tuple[nn.Module, ChannelGraph]:
-    with seeded("traced"):
-        model = MODELS[request.param]().eval()
-    return model, ChannelGraph.trace(model, (torch.zeros(2, 1, 8, 8),))
-
-
-@settings(max_examples=6)
-@given(seed=st.integers(0, 10_000))
-def test_two_cuts_in_turn_equal_the_last_one_alone(traced: tuple[nn.Module, ChannelGraph], seed: int) -> None:
-    model, graph = traced
-    before, after = random_plans(graph, seed)
-    direct = prune(model, after).state_dict()
-    in_turn = slice_model(prune(model, before), between(before, after), after.sizes).state_dict()
-    assert direct.keys() == in_turn.keys()
-    assert all(torch.equal(direct[name], in_turn[name]) for name in direct)
-    assert not between(after, after)
-
-
-def test_narrowed_groups_are_those_a_new_trace_finds(traced: tuple[nn.Module, ChannelGraph]) -> None:
-    model, graph = traced
-    plan = graph.plan({g.name: list(range(g.width))[1::2] or [0] for g in graph.groups})
-    again = ChannelGraph.trace(prune(model, plan), (torch.zeros(2, 1, 8, 8),))
-    for group in graph.groups:
-        mine, found = narrowed(group, plan), again[group.name]
-        assert mine.width == found.width == len(plan.kept[group.name])
-        indices = {(member.parameter, member.axis): member.index for member in found.members}
-        assert indices.keys() == {(member.parameter, member.axis) for member in mine.members}
-        for member in mine.members:
-            np.testing.assert_array_equal(member.index, indices[member.parameter, member.axis])
 
 
 def test_limits_approach_the_budget_in_equal_ratios() -> None:
@@ -105,12 +43,18 @@ def dense(digits_task: Task) -> tuple[nn.Module, ChannelGraph]:
     return model, ChannelGraph.trace(model, digits_task.example_inputs)
 
 
-def run(dense: tuple[nn.Module, ChannelGraph], task: Task, **options: Any) -> Progress:
-    graph = dense[1]
-    allowed = {name: tuple(range(1, width + 1)) for name, width in graph.widths.items()}
-    budget = {"macs": 0.4 * graph.dense_costs["macs"]}
-    settings = {"budget": budget, "allowed": allowed, "schedule": SHORT, **options}
-    return progressive(dense[0], graph, task, device=CPU, **settings)
+def run(traced: tuple[nn.Module, ChannelGraph], task: Task, **options: Any) -> Progress:
+    model, graph = traced
+    names = {field.name for field in fields(Goal)}
+    goal: dict[str, Any] = {
+        "limits": {"macs": 0.4 * graph.dense_costs["macs"]},
+        "allowed": {name: tuple(range(1, width + 1)) for name, width in graph.widths.items()},
+        "dense": graph.dense_costs,
+        "costs": graph.cost_models,
+        **{name: value for name, value in options.items() if name in names},
+    }
+    others = {name: value for name, value in options.items() if name not in names}
+    return progressive(model, graph, task, Goal(**goal), device=CPU, **{"schedule": SHORT, **others})
 
 
 @pytest.fixture(scope="module")
@@ -178,7 +122,7 @@ def test_a_killed_run_goes_on_to_the_same_bits_and_another_one_is_refused(
     with pytest.raises(CheckpointError, match="with a different schedule"):
         run(dense, digits_task, checkpoint=path, schedule=other)
     with pytest.raises(CheckpointError, match="with a different budget"):
-        run(dense, digits_task, checkpoint=path, budget={"macs": 0.3 * dense[1].dense_costs["macs"]})
+        run(dense, digits_task, checkpoint=path, limits={"macs": 0.3 * dense[1].dense_costs["macs"]})
     resumed = run(dense, digits_task, checkpoint=path, on_cut=seen.append)
     assert tuple(seen) == finished.cuts == resumed.cuts, "nothing twice"
     assert resumed.plan.kept == finished.plan.kept
@@ -194,7 +138,7 @@ def test_groups_that_cannot_reach_a_step_alone_are_cut_in_turn(
     graph = dense[1]
     allowed = {name: (max(1, width * 3 // 4), width) for name, width in graph.widths.items()}
     budget = {"macs": graph.macs.at({name: widths[0] for name, widths in allowed.items()}) * 1.02}
-    found = run(dense, digits_task, allowed=allowed, budget=budget, schedule=Schedule(1, FineTuning(2, 0.05), "l1", 64))
+    found = run(dense, digits_task, allowed=allowed, limits=budget, schedule=Schedule(1, FineTuning(2, 0.05), "l1", 64))
     assert len(found.cuts) > 1, "more cuts than steps"
     assert found.plan.costs()["macs"].value <= budget["macs"]
     assert all(found.plan.widths[name] in widths for name, widths in allowed.items())
@@ -209,6 +153,56 @@ def test_criteria_of_statistics_see_the_model_as_it_is(
     assert found.plan.costs()["macs"].value <= 0.4 * dense[1].dense_costs["macs"]
 
 
+@dataclass(frozen=True)
+class Predicted:
+    """Seconds in proportion to the MACs, as a predictor has them."""
+
+    macs: CostModel
+    monotone: bool = False
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        return self.macs.groups
+
+    def evaluate(self, widths: NDArray[np.int64] | Sequence[int]) -> float:
+        return 1e-9 * self.macs.evaluate(widths)
+
+    def evaluate_all(self, widths: NDArray[np.int64]) -> NDArray[Any]:
+        return np.asarray(1e-9 * self.macs.evaluate_all(widths))
+
+    def at(self, widths: Mapping[str, int]) -> float:
+        return 1e-9 * self.macs.at(widths)
+
+
+def test_latency_is_predicted_for_proposals_and_measured_for_every_step(
+    dense: tuple[nn.Module, ChannelGraph], digits_task: Task
+) -> None:
+    graph, predicted, asked = dense[1], Predicted(dense[1].macs), list[dict[str, int]]()
+    total = predicted.at(graph.widths)
+
+    def measured(widths: Mapping[str, int]) -> dict[str, Cost]:
+        asked.append(dict(widths))
+        return {"latency": Cost("latency", 1.25 * predicted.at(widths), total)}
+
+    goal: dict[str, Any] = {
+        "limits": {"latency": 0.6 * total, "params": 0.95 * graph.dense_costs["params"]},
+        "costs": {**graph.cost_models, "latency": predicted},
+        "dense": {**graph.dense_costs, "latency": total},
+        "measured": measured,
+    }
+    found = run(dense, digits_task, **goal)
+    assert asked[-1] == found.plan.widths
+    assert len(asked) == len(found.cuts)
+    assert found.cuts[-1].costs["latency"] == 1.25 * predicted.at(found.plan.widths) <= 0.6 * total
+    assert found.plan.costs()["params"].ratio <= 0.95
+    corrected = found.cuts[1]
+    assert corrected.costs["latency"] <= total * 0.6 ** (1 / 3), "by what the first cut had measured"
+    assert corrected.costs["latency"] > total * 0.6, "and no further than the schedule asks"
+    few = {**goal, "allowed": {name: (width * 3 // 4, width) for name, width in graph.widths.items()}}
+    with pytest.raises(BudgetError, match=r"as narrow as it may be, and the model measures .* latency where at most"):
+        run(dense, digits_task, **{**few, "limits": {"latency": 0.3 * total}})
+
+
 def test_what_cannot_be_reached_is_told(dense: tuple[nn.Module, ChannelGraph], digits_task: Task) -> None:
     graph = dense[1]
     allowed = {name: (width - 1, width) for name, width in graph.widths.items()}
@@ -216,4 +210,4 @@ def test_what_cannot_be_reached_is_told(dense: tuple[nn.Module, ChannelGraph], d
         run(dense, digits_task, allowed=allowed)
     with pytest.raises(ConfigError, match="at least 1 step, got 0"):
         Schedule(0, FineTuning(1))
-    assert run(dense, digits_task, budget={"macs": graph.dense_costs["macs"]}).cuts == (), "met already"
+    assert run(dense, digits_task, limits={"macs": graph.dense_costs["macs"]}).cuts == (), "met already"
