@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +35,7 @@ class TrialEnded:
         feasible: Whether every budget holds.
         reason: Why it failed.
         rung: The one that ``score`` is of; scores of different rungs do not compare.
+        untrained: The score at rung 0, which every complete trial has.
     """
 
     event: ClassVar[str] = "trial"
@@ -48,6 +49,43 @@ class TrialEnded:
     feasible: bool | None = None
     reason: str | None = None
     rung: int | None = None
+    untrained: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SearchStarted:
+    """A search begins, or goes on where an earlier session left it.
+
+    Attributes:
+        study: Its name.
+        config: As it was started, without secrets; empty for a search from Python.
+        environment: Versions, processor, threads.
+        metric: Name of the score.
+        percent: Whether people read it in per cent.
+        higher_is_better: Direction of the score.
+        cost: Name of the cost on the front's other axis.
+        limits: The budget: absolute upper bounds by cost.
+        dense_costs: Of the dense model.
+        dense_val: Score of the dense model on validation data.
+        dense_test: The same on test data.
+        requested: Trials to be finished in all.
+        earlier: Those that earlier sessions finished, in order of number; they are not told again.
+    """
+
+    event: ClassVar[str] = "study"
+    study: str
+    config: Mapping[str, Any]
+    environment: Mapping[str, str]
+    metric: str
+    percent: bool
+    higher_is_better: bool
+    cost: str
+    limits: Mapping[str, float]
+    dense_costs: Mapping[str, float]
+    dense_val: float
+    dense_test: float
+    requested: int
+    earlier: tuple[TrialEnded, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +121,30 @@ class FrontSoFar:
 
 
 @dataclass(frozen=True, slots=True)
+class FinalistTrained:
+    """A finalist's scores are known, from this session's training or an earlier one's.
+
+    Attributes:
+        trial: Number of its trial.
+        origin: ``search``, or the baseline it is.
+        seeds: How often it was fine-tuned.
+        val: Mean score on validation data.
+        val_interval: Its 95 % interval; None when nothing is known of the error.
+        test: Mean score on test data.
+        test_interval: Likewise.
+    """
+
+    event: ClassVar[str] = "finalist"
+    trial: int
+    origin: str
+    seeds: int
+    val: float
+    val_interval: tuple[float, float] | None
+    test: float
+    test_interval: tuple[float, float] | None
+
+
+@dataclass(frozen=True, slots=True)
 class ModelExported:
     """A model was exported and verified: its directory, and the trial it comes from, if any."""
 
@@ -91,7 +153,25 @@ class ModelExported:
     trial: int | None = None
 
 
-News = EpochEnded | TrialEnded | FrontSoFar | ModelExported
+@dataclass(frozen=True, slots=True)
+class SearchEnded:
+    """A search is done, and everything it leaves is written.
+
+    Attributes:
+        run_dir: Where.
+        report: The report in it.
+        verdict: The answer in two sentences.
+        front: Rows of front.json, in ascending order of cost.
+    """
+
+    event: ClassVar[str] = "result"
+    run_dir: str
+    report: str
+    verdict: str
+    front: tuple[Mapping[str, Any], ...]
+
+
+News = EpochEnded | SearchStarted | TrialEnded | FrontSoFar | FinalistTrained | ModelExported | SearchEnded
 
 
 class Stage(Protocol):

@@ -99,6 +99,7 @@ def test_the_module_is_the_command() -> None:
         (["train", str(DIGITS), "--ste", "a=1"], "No such option"),
         (["search", str(DIGITS), "--trials", "0"], "--trials"),
         (["search", str(DIGITS), "--trials", "many"], "--trials"),
+        (["search", str(DIGITS), "--log", "wandb:me"], "write it as mlflow:URI or tensorboard:DIR"),
         (["train", str(DIGITS), "--sparse", "weights"], "'weights' is not one of 'bn', 'kernel'"),
         (["train", str(DIGITS), "--set", "training.sparse.bn=0"], "training.sparse.bn"),
         (["sparsify", str(DIGITS), "--amount", "1.5"], "amount is 1.5"),

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from automl_prune import api, joining
 from automl_prune.config import Config
@@ -184,6 +185,8 @@ def test_several_workers_are_interrupted_and_resumed_to_the_exact_total(tmp_path
         "6",
         "--workers",
         "2",
+        "--log",
+        f"tensorboard:{tmp_path / 'tb'}",
         *settings,
     ]
     process = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -200,6 +203,10 @@ def test_several_workers_are_interrupted_and_resumed_to_the_exact_total(tmp_path
     assert [trial.state for trial in record.trials] == ["complete"] * 6
     assert {trial.attempt for trial in record.trials} == {1}, "a trial handed back is not one lost"
     assert record.finalists
+    scalars = EventAccumulator(str(tmp_path / "tb" / "run")).Reload().Scalars
+    assert [(event.step, event.value) for event in scalars("trial/complete")] == [(n, 1.0) for n in range(6)]
+    assert [event.step for event in scalars("finalist/accuracy_test")] == [f.trial for f in record.finalists]
+    assert [event.step for event in scalars("best/trial")] == [6]
 
 
 def test_finalists_are_trained_side_by_side_to_what_one_process_would_give(

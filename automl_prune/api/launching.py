@@ -106,7 +106,7 @@ def run_workers(
     options = {"run_dir": str(run_dir.resolve()), "storage": url, "study": spec.name, "requested": spec.requested}
     with view.stage("Searching") as stage:
         record = read_study(storage, spec.name)
-        watcher, seen = Watcher(view, stage, record), _finished(record)
+        watcher, seen = Watcher(view, stage, spec, record), _finished(record)
 
         def tick() -> None:
             nonlocal seen

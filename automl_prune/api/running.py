@@ -11,8 +11,8 @@ from typing import Any
 
 from torch import nn
 
-from automl_prune.api.reading import best_row, write_results
-from automl_prune.api.watching import Watcher
+from automl_prune.api.reading import best_row, verdict, write_results
+from automl_prune.api.watching import Watcher, finalist_trained
 from automl_prune.budget import Budget
 from automl_prune.candidate import Candidate
 from automl_prune.config import EvaluationSection
@@ -31,7 +31,7 @@ from automl_prune.study.record import Point, StudyContext, StudyRecord
 from automl_prune.study.runner import read_study, run_study
 from automl_prune.study.spec import Evaluate, Event, StudySpec
 from automl_prune.study.storage import StudyStorage
-from automl_prune.view import View
+from automl_prune.view import SearchEnded, View
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +141,7 @@ def run(
         evaluate: Evaluates a candidate; by default the session does.
     """
     with view.stage("Searching") as stage:
-        watcher = Watcher(view, stage, _earlier(storage, spec.name))
+        watcher = Watcher(view, stage, spec, _earlier(storage, spec.name))
 
         def on_event(event: Event) -> None:
             if said := in_words(event):
@@ -205,6 +205,10 @@ def conclude(
     for trial in chosen:
         train_finalist(session, storage, record, trial, finetuning, evaluation.seeds, directory, study, view=view)
         record = read_study(storage, study)
+        view.tell(finalist_trained(record, trial))
         export_finalist(session, record, trial, finetuning, rebuild, directory, view=view)
     write_results(record, directory)
-    return SearchResult(record, tuple(front_table(record, None, exported_latencies(directory))), directory.path)
+    result = SearchResult(record, tuple(front_table(record, None, exported_latencies(directory))), directory.path)
+    rows = tuple(row.flat(record.context.metric.name) for row in result.front)
+    view.tell(SearchEnded(str(directory.path), str(directory.report), verdict(record), rows))
+    return result

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 from automl_prune.front import ParetoFront
+from automl_prune.report.estimate import Estimate
 from automl_prune.report.table import completed, search_points
 from automl_prune.study.record import StudyRecord, TrialRecord
-from automl_prune.view import FrontSoFar, Spot, Stage, TrialEnded, View
+from automl_prune.study.spec import StudySpec
+from automl_prune.view import FinalistTrained, FrontSoFar, SearchStarted, Spot, Stage, TrialEnded, View
 
 
 class Watcher:
     """Tells a view what is new in a study, whoever worked on it.
 
     Args:
-        view: Told of trials and fronts.
+        view: Told of the search's start, of trials and fronts.
         stage: Told how many trials are finished.
+        spec: What is searched.
         before: The study as an earlier session left it, whose trials are no news; None for a new one.
     """
 
-    def __init__(self, view: View, stage: Stage, before: StudyRecord | None) -> None:
+    def __init__(self, view: View, stage: Stage, spec: StudySpec, before: StudyRecord | None) -> None:
         self._view, self._stage = view, stage
         self._seen = {trial.number for trial in _ended(before)} if before else set()
+        view.tell(_search_started(spec, before))
         if before:
             self.look(before)
 
@@ -37,8 +41,36 @@ class Watcher:
         self._stage(len(ended), record.requested, best)
 
 
+def finalist_trained(record: StudyRecord, trial: int) -> FinalistTrained:
+    """What there is to tell of a finalist."""
+    runs = next(finalist.runs for finalist in record.finalists if finalist.trial == trial)
+    origin = next(known.origin for known in record.trials if known.number == trial)
+    val, test = Estimate.of([run.val for run in runs]), Estimate.of([run.test for run in runs])
+    return FinalistTrained(trial, origin, len(runs), val.value, val.interval, test.value, test.interval)
+
+
 def _ended(record: StudyRecord) -> list[TrialRecord]:
     return [trial for trial in record.trials if trial.state in ("complete", "failed")]
+
+
+def _search_started(spec: StudySpec, before: StudyRecord | None) -> SearchStarted:
+    context, ended = spec.context, _ended(before) if before else []
+    metric = context.metric
+    return SearchStarted(
+        study=context.name,
+        config=context.config,
+        environment=context.environment,
+        metric=metric.name,
+        percent=metric.percent,
+        higher_is_better=metric.higher_is_better,
+        cost=context.cost,
+        limits=context.limits,
+        dense_costs=context.dense_costs,
+        dense_val=context.dense_val.value,
+        dense_test=context.dense_test.value,
+        requested=spec.requested,
+        earlier=tuple(_trial_ended(trial, count, spec.requested) for count, trial in enumerate(ended, 1)),
+    )
 
 
 def _trial_ended(trial: TrialRecord, finished: int, requested: int) -> TrialEnded:
@@ -49,7 +81,7 @@ def _trial_ended(trial: TrialRecord, finished: int, requested: int) -> TrialEnde
     score = evaluation.score.value
     return TrialEnded(
         trial.number, trial.state, trial.origin, finished, requested, score, costs,
-        feasible=trial.feasible, rung=evaluation.rung,
+        feasible=trial.feasible, rung=evaluation.rung, untrained=evaluation.rungs[0].score.value,
     )  # fmt: skip
 
 

@@ -50,6 +50,10 @@ def search(
     ] = None,
     worker_cpus: Annotated[float, typer.Option(min=0, help="Cores of each worker on Ray.")] = 1.0,
     worker_gpus: Annotated[float, typer.Option(min=0, help="GPUs of each worker on Ray.")] = 0.0,
+    log: Annotated[
+        list[str] | None,
+        typer.Option(help="Log to mlflow:URI or tensorboard:DIR too (extras mlflow, tensorboard). Repeatable."),
+    ] = None,
     json: EventsOption = False,
     set_: SetOption = None,
 ) -> None:
@@ -58,6 +62,7 @@ def search(
     Example: automl-prune search experiments/digits/config.yaml --trials 60 --workers 2
     """
     from automl_prune import api
+    from automl_prune.loggers import logged
 
     with watched(json=json) as view:
         loaded = load_config(config, set_)
@@ -65,7 +70,8 @@ def search(
         given = tuple(name.strip() for name in devices.split(",")) if devices else ()
         ray = api.Ray(ray_address, worker_cpus, worker_gpus) if launcher == "ray" else None
         team = api.Team(workers or max(1, len(given)), given, artifacts, ray)
-        result = api.search_config(loaded, where, trials=trials, storage=storage, workers=team, view=view)
+        with logged(view, log or (), where) as both:
+            result = api.search_config(loaded, where, trials=trials, storage=storage, workers=team, view=both)
         show_result(result, view)
 
 
@@ -96,11 +102,8 @@ def show_result(result: SearchResult, view: Terminal | JsonLines) -> None:
     from automl_prune import api
     from automl_prune.events import JsonLines
 
-    context, verdict, report = result.record.context, api.verdict(result.record), result.run_dir / "report.html"
     if isinstance(view, JsonLines):
-        rows = [row.flat(context.metric.name) for row in result.front]
-        view.write("result", {"run_dir": str(result.run_dir), "report": str(report), "verdict": verdict, "front": rows})
-        return
-    view.show_front(result.front, context)
-    view.say(verdict)
-    view.say(f"Report: {report}")
+        return  # the last event said all that
+    view.show_front(result.front, result.record.context)
+    view.say(api.verdict(result.record))
+    view.say(f"Report: {result.run_dir / 'report.html'}")

@@ -66,6 +66,11 @@ class RunDirectory:
         return self.path / "scores.safetensors"
 
     @property
+    def mlflow(self) -> Path:
+        """Which run of MLflow's the search is logged as, by server."""
+        return self.path / "mlflow.json"
+
+    @property
     def front_csv(self) -> Path:
         """The front as a table."""
         return self.path / "front.csv"
