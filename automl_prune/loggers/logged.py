@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from textwrap import shorten
 
 from automl_prune.errors import ConfigError, Interrupted
 from automl_prune.loggers.base import Logger, Outcome
@@ -111,7 +112,7 @@ class Logged:
                 raise
             except Exception as error:
                 del self._loggers[target]
-                why = without_secrets(f"{type(error).__name__}: {error}".splitlines()[0])
+                why = shorten(without_secrets(f"{type(error).__name__}: {error}"), 240, placeholder=" ...")
                 self._view.say(
                     f"Warning: logging to {target} failed ({why}). The search goes on without it; once it can be "
                     "reached, the same command logs what is missing"
