@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from automl_prune.api.reading import open_study, read
+from automl_prune.api.reading import open_study, read, study_name
+from automl_prune.report import dashboard_figures
 from automl_prune.study.dashboard import serve_dashboard
+from automl_prune.study.directory import RunDirectory
 from automl_prune.view import Silent, View
 
 LOCAL = ("localhost", "127.0.0.1", "::1")
@@ -19,7 +21,9 @@ def dashboard(
     storage: str | None = None,
     view: View | None = None,
 ) -> None:
-    """Serve optuna-dashboard on a study until it is interrupted.
+    """Serve optuna-dashboard on a study until it is interrupted, with the report's front and its growth attached.
+
+    The attached plots are of the study as it is now; those that are there already are replaced.
 
     Args:
         run_dir: Of the search.
@@ -33,7 +37,7 @@ def dashboard(
         ConfigError: optuna-dashboard is not installed.
     """
     view = view or Silent()
-    read(run_dir, storage)
+    record = read(run_dir, storage)
     if host not in LOCAL:
         view.say(
             f"Warning: whoever can reach {host}:{port} can read, change and delete this study; there is no password. "
@@ -43,4 +47,5 @@ def dashboard(
         f"http://{host}:{port}  (stop with Ctrl-C; it does not know budgets: report.html has the front within them)"
     )
     with open_study(run_dir, storage) as opened:
-        serve_dashboard(opened, host, port)
+        name, figures = study_name(RunDirectory(run_dir), storage), dashboard_figures(record, run_dir)
+        serve_dashboard(opened, name, figures, host, port)

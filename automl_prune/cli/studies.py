@@ -125,7 +125,7 @@ def dashboard(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Likewise.")] = 8080,
     storage: StorageOption = None,
 ) -> None:
-    """Open optuna-dashboard on a study, on this machine alone; runs until interrupted.
+    """Open optuna-dashboard on a study, with our front attached, on this machine alone; runs until interrupted.
 
     Example: automl-prune dashboard runs/digits --port 8081
     """

@@ -1,4 +1,4 @@
-"""Static figures for papers and slides: what the page draws, as SVG and PNG, through plotly's own exporter."""
+"""The report's figures by themselves: as SVG and PNG for papers and slides, through plotly's own exporter, and live."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import plotly.io
 from automl_prune.errors import ReportError
 from automl_prune.files import published
 from automl_prune.report.data import ReportData, collect
-from automl_prune.report.sections import ORDER
+from automl_prune.report.sections import ORDER, front, history
 from automl_prune.study.record import StudyRecord
 
 FORMATS = ("svg", "png")
@@ -65,6 +65,29 @@ def static_figures(data: ReportData) -> Iterator[tuple[str, go.Figure]]:
     for part in ORDER:
         for name, drawing in part.figures(data).items():
             yield name, _on_paper(drawing)
+
+
+def dashboard_figures(record: StudyRecord, run_dir: Path) -> dict[str, go.Figure]:
+    """The front by the study's own cost, and its growth, for a page without the report's captions and cards.
+
+    Args:
+        record: The study as of reading.
+        run_dir: Where it lives.
+
+    Returns:
+        Figures by name; none before a trial has completed.
+    """
+    data, cost = collect(record, run_dir), record.context.cost
+    drawn = front.figures(data) | history.figures(data)
+    titles = {
+        f"front_finalists_{cost}": "Front within the budget: finalists, test split",
+        f"front_search_{cost}": "Front within the budget: all trials, validation split",
+        "history": "Growth of the front without training (hypervolume)",
+    }
+    found = {name: drawn[name] for name in titles if name in drawn}
+    for name, drawing in found.items():
+        _on_paper(drawing).update_layout(title=titles[name], margin={"t": 60})
+    return found
 
 
 def _on_paper(figure: go.Figure) -> go.Figure:

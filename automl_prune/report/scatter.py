@@ -154,7 +154,7 @@ def _add_marks(
         marker={"color": colour, "symbol": symbol, "size": size, "line": {"color": colour, "width": 1.5}},
         name=name,
         hovertemplate=f"<b>trial %{{customdata}}</b>, {name}<br>%{{y:.4~g}}{percent_sign}"
-        f"<br>%{{x:.4~s}} {safe(cost_unit(cost))}<br>click: its card<extra></extra>",
+        f"<br>%{{x:.4~s}} {safe(cost_unit(cost))}<extra></extra>",
     )
 
 

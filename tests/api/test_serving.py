@@ -8,6 +8,7 @@ import time
 import urllib.request
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ from automl_prune import api
 from automl_prune.errors import ConfigError, StudyError
 from automl_prune.study.runner import run_study
 from automl_prune.study.storage import open_storage
-from automl_prune.view import Silent
+from automl_prune.view import Silent, View
 from tests.study.synthetic import evaluate, propose, spec
 
 
@@ -39,19 +40,54 @@ def port() -> int:
         return int(server.getsockname()[1])
 
 
+def serve(run_dir: Path, port: int, view: View) -> None:
+    """A dashboard in a thread of its own, once it answers."""
+    threading.Thread(target=api.dashboard, args=(run_dir,), kwargs={"port": port, "view": view}, daemon=True).start()
+    deadline = time.monotonic() + 120
+    while True:
+        try:
+            ask(port, "studies")
+            return
+        except OSError:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+
+
+def ask(port: int, path: str) -> dict[str, Any]:
+    with urllib.request.urlopen(f"http://localhost:{port}/api/{path}", timeout=60) as answer:
+        return dict(json.load(answer))
+
+
+def attached(port: int) -> dict[str, Any]:
+    """The plots of the only study, as the dashboard's page gets them."""
+    (study,) = ask(port, "studies")["study_summaries"]
+    graphs = ask(port, f"studies/{study['study_id']}?after=0")["plotly_graph_objects"]
+    return {graph["id"]: json.loads(graph["graph_object"]) for graph in graphs}
+
+
 def test_the_dashboard_serves_the_study_on_this_machine(run_dir: Path, port: int) -> None:
     pytest.importorskip("optuna_dashboard")
     view = Spoken()
-    threading.Thread(target=api.dashboard, args=(run_dir,), kwargs={"port": port, "view": view}, daemon=True).start()
-    for _ in range(600):
-        try:
-            with urllib.request.urlopen(f"http://localhost:{port}/api/studies", timeout=60) as answer:
-                studies = json.load(answer)["study_summaries"]
-            break
-        except OSError:
-            time.sleep(0.1)
-    assert [study["study_name"] for study in studies] == ["study"]
+    serve(run_dir, port, view)
+    assert [study["study_name"] for study in ask(port, "studies")["study_summaries"]] == ["study"]
     assert view.said[0].startswith(f"http://localhost:{port} ")
+
+
+def test_the_front_and_its_growth_are_attached_as_they_are_when_it_starts(run_dir: Path, port: int) -> None:
+    pytest.importorskip("optuna_dashboard")
+    serve(run_dir, port, Silent())
+    plots = attached(port)
+    assert set(plots) == {"front_search_macs", "history"}
+    assert plots["history"]["data"][0]["x"] == [0, 1, 2, 3]
+    run_study(replace(spec(7), name="study"), open_storage(None, run_dir), propose, evaluate)
+    with socket.create_server(("localhost", 0)) as server:
+        other = int(server.getsockname()[1])
+    serve(run_dir, other, Silent())
+    plots = attached(other)
+    assert plots["history"]["data"][0]["x"] == list(range(7))
+    marks = [trial for trace in plots["front_search_macs"]["data"] for trial in trace.get("customdata", [])]
+    assert sorted(marks) == list(range(7))
+    assert "within the budget" in plots["front_search_macs"]["layout"]["title"]["text"]
 
 
 def test_listening_for_everyone_is_warned_of_and_a_taken_port_is_an_error(run_dir: Path) -> None:
