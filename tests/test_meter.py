@@ -14,8 +14,9 @@ from torch import nn
 from automl_prune.channels import ChannelGraph
 from automl_prune.costs.latency import OTHER, Fingerprint, LatencySettings, runtimes
 from automl_prune.costs.latency.runtime import Model, Runner
-from automl_prune.errors import ConfigError, PlanError
+from automl_prune.errors import ConfigError, PlanError, StudyError
 from automl_prune.meter import LatencyMeter
+from automl_prune.pricing import check_machine
 
 
 class Weighing:
@@ -70,6 +71,17 @@ def test_a_candidate_is_measured_beside_the_dense_model(model: nn.Module, graph:
     cost = meter.cost({"0": 4})
     assert (cost.metric, cost.value, cost.dense) == ("latency", found.seconds, meter.reference)
     assert cost.interval == pytest.approx((cost.value, cost.value))
+
+
+def test_two_threads_are_measured_and_do_not_compare_with_one(model: nn.Module, graph: ChannelGraph) -> None:
+    settings = LatencySettings(threads=2, time_limit=1.0)
+    meter = LatencyMeter(model, graph, (torch.randn(2, 1, 8, 8),), settings)
+    found = meter.measure({"0": 4})
+    assert found.ratio > 0
+    assert found.fingerprint == meter.fingerprint
+    one = runtimes["onnxruntime"].fingerprint(LatencySettings()).to_json()
+    with pytest.raises(StudyError, match=r"threads: 2, not 1; clock: wall time, not"):
+        check_machine(settings, one)
 
 
 def test_what_was_measured_is_not_measured_again(model: nn.Module, graph: ChannelGraph) -> None:

@@ -104,6 +104,8 @@ def _options(settings: LatencySettings) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = settings.threads
     options.inter_op_num_threads = 1
+    # threads that wait busily for their session's next call would take processors from the other model's turn
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     options.log_severity_level = 3  # errors only; it warns about every graph it optimises
     return options
 

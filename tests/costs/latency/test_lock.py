@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import time
+from dataclasses import replace
 from multiprocessing.synchronize import Event
 from pathlib import Path
 
@@ -21,6 +22,19 @@ def _hold(folder: str, held: Event) -> None:
     with exclusive(HERE):
         held.set()
         time.sleep(600)
+
+
+def test_measurements_of_different_kinds_take_turns_on_one_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    for place in (HERE, replace(HERE, threads=2), replace(HERE, runtime="torch 2", batch_size=8)):
+        with exclusive(place):
+            pass
+    assert len(list(tmp_path.rglob("*.lock"))) == 1
+    with exclusive(replace(HERE, device="another")):
+        pass
+    assert len(list(tmp_path.rglob("*.lock"))) == 2
 
 
 def test_a_killed_holder_frees_the_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

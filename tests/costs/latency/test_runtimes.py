@@ -70,6 +70,20 @@ def test_torch_runs_with_so_many_threads_and_gives_them_back_after_an_error() ->
     assert torch.get_num_threads() == before
 
 
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="only Linux lists a process's threads")
+def test_onnxruntime_runs_with_so_many_threads() -> None:
+    def threads() -> int:
+        return len(list(Path("/proc/self/task").iterdir()))
+
+    settings, model = LatencySettings(threads=2), _model("onnx")
+    before = threads()
+    runs = [runtimes["onnxruntime"].load(model, INPUTS, settings) for _ in range(2)]
+    assert threads() == before + 2, "one beside the caller's for each model"
+    assert all(run() > 0 for run in runs)
+    runs.clear()
+    assert threads() == before
+
+
 def test_a_file_that_is_no_model_is_an_export_error() -> None:
     with pytest.raises(ExportError, match="cannot load"):
         runtimes["onnxruntime"].load(b"nothing", INPUTS, LatencySettings())
