@@ -19,6 +19,7 @@ from automl_prune.study.codec import (
     DROPPED,
     HANDED_BACK,
     ORIGIN,
+    POINT,
     REASON,
     RETRY_OF,
     ROOT,
@@ -85,7 +86,7 @@ class Chain:
             RETRY_OF: lost.number,
         }
         attributes |= {key: lost.user_attrs[key] for key in (CANDIDATE, SOURCE) if key in lost.user_attrs}
-        return template(OptunaState.WAITING, lost.params, lost.distributions, attributes)
+        return template(OptunaState.WAITING, lost.user_attrs.get(POINT, {}), attributes)
 
 
 def chains_of(trials: Sequence[FrozenTrial]) -> tuple[Chain, ...]:

@@ -16,7 +16,7 @@ from automl_prune.costs import Cost
 from automl_prune.errors import EvaluationError, StudyError
 from automl_prune.evaluation.record import Evaluation
 from automl_prune.space import FloatParameter, Parameter
-from automl_prune.study.record import Attempt, Finalist, RateSweep, StudyContext, TrialRecord, TrialState
+from automl_prune.study.record import Attempt, Finalist, Point, RateSweep, StudyContext, TrialRecord, TrialState
 
 # User attributes of a trial.
 OWNER: Final = "owner"
@@ -29,8 +29,8 @@ RETRY_OF: Final = "retry_of"
 REASON: Final = "reason"
 DROPPED: Final = "dropped"
 HANDED_BACK: Final = "handed_back"
-EVALUATION: Final = "evaluation"
-REUSED_FROM: Final = "reused_from"
+POINT: Final = "point"
+RESULT: Final = "result"
 
 # User attributes of a study.
 IDENTITY: Final = "identity"
@@ -52,6 +52,14 @@ def distributions(parameters: Iterable[Parameter]) -> dict[str, BaseDistribution
         if isinstance(parameter, FloatParameter)
         else CategoricalDistribution(parameter.choices)
         for parameter in parameters
+    }
+
+
+def space_of(identity: Mapping[str, Any]) -> dict[str, BaseDistribution]:
+    """The search space in a stored study's identity, as ``distributions`` gives it."""
+    return {
+        name: CategoricalDistribution(given["choices"]) if "choices" in given else FloatDistribution(**given)
+        for name, given in identity["space"].items()
     }
 
 
@@ -99,15 +107,47 @@ def _cost(costs: Mapping[str, Cost], metric: str) -> float:
     return costs[metric].value
 
 
+def encode_result(evaluation: Evaluation, context: StudyContext, reused_from: int | None) -> dict[str, Any]:
+    """What a trial found out, as one JSON value; ``reused_from`` is the point that was evaluated in its place."""
+    return {
+        "evaluation": evaluation.to_json(),
+        "violations": violations(evaluation.costs, context.limits),
+        "reused_from": reused_from,
+    }
+
+
+def violations_of(trial: FrozenTrial) -> Mapping[str, float]:
+    """By how much a complete trial exceeds each limit, as it was stored with it; see ``violations``."""
+    found: Mapping[str, float] = _result(trial, "violations")
+    return found
+
+
+def reused_from(trial: FrozenTrial) -> int | None:
+    """The point whose evaluation a complete trial took over; None when it was evaluated itself."""
+    found: int | None = _result(trial, "reused_from")
+    return found
+
+
 def evaluation_of(trial: FrozenTrial) -> Evaluation:
     """The evaluation stored with a complete trial; a damaged one raises ``StudyError``."""
     try:
-        return Evaluation.from_json(trial.user_attrs[EVALUATION])
-    except (KeyError, ValueError) as error:
-        raise StudyError(
-            f"trial {trial.number} of the study holds no valid evaluation ({error}); it was written by another "
-            "version of this package: start over with another --run-dir"
-        ) from error
+        return Evaluation.from_json(_result(trial, "evaluation"))
+    except ValueError as error:
+        raise _not_ours(trial, error) from error
+
+
+def _result(trial: FrozenTrial, key: str) -> Any:
+    try:
+        return trial.user_attrs[RESULT][key]
+    except (KeyError, TypeError) as error:
+        raise _not_ours(trial, error) from error
+
+
+def _not_ours(trial: FrozenTrial, error: Exception) -> StudyError:
+    return StudyError(
+        f"trial {trial.number} of the study holds no valid evaluation ({error}); it was written by another "
+        "version of this package: start over with another --run-dir"
+    )
 
 
 def trial_record(
@@ -134,14 +174,14 @@ def trial_record(
         number=index,
         state=state,
         origin=attributes.get(ORIGIN, SEARCH),
-        point=dict(trial.params),
+        point=attributes.get(POINT, {}),
         evaluation=evaluation,
         reason=attributes.get(REASON) if state == "failed" else None,
         feasible=within(evaluation.costs, limits) if evaluation else None,
         started=_aware(trial.datetime_start) if state != "waiting" else None,
         finished=_aware(trial.datetime_complete) if state in ("complete", "failed") else None,
         attempt=attempt,
-        reused_from=attributes.get(REUSED_FROM) if state == "complete" else None,
+        reused_from=reused_from(trial) if state == "complete" else None,
         worker=_worker(trial) if state != "waiting" else None,
         lost=tuple(Attempt(_worker(t), _aware(t.datetime_start), _aware(t.datetime_complete)) for t in deaths),
         source=attributes.get(SOURCE),
@@ -213,20 +253,26 @@ def _show(values: Mapping[str, Any], key: str) -> str:
 
 
 def template(
-    state: OptunaState,
-    params: Mapping[str, Any],
-    space: Mapping[str, BaseDistribution],
-    attributes: Mapping[str, Any],
-    *,
-    values: Sequence[float] | None = None,
-    constraints: Mapping[str, float] | None = None,
+    state: OptunaState, point: Point, attributes: Mapping[str, Any], *, values: Sequence[float] | None = None
 ) -> FrozenTrial:
-    """A whole trial to be stored by one write."""
+    """A whole trial to be stored by one write.
+
+    Its point is one user attribute: as parameters of Optuna's it would take several statements of a database for
+    each, and strategies work on a copy (``strategies.Proposer``) that has them.
+    """
+    return create_trial(state=state, user_attrs={POINT: dict(point), **attributes}, values=values)
+
+
+def with_parameters(
+    trial: FrozenTrial, state: OptunaState, space: Mapping[str, BaseDistribution], attributes: Mapping[str, Any]
+) -> FrozenTrial:
+    """A stored trial as Optuna's samplers and its dashboard see one: parameters and, when complete, constraints."""
+    complete = state == OptunaState.COMPLETE
     return create_trial(
         state=state,
-        params=dict(params),
+        params=dict(trial.user_attrs[POINT]),
         distributions=dict(space),
         user_attrs=dict(attributes),
-        values=values,
-        constraints=dict(constraints) if constraints else None,
+        values=trial.values if complete else None,
+        constraints=dict(violations_of(trial)) if complete else None,
     )

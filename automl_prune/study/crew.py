@@ -10,7 +10,7 @@ from typing import Any, Literal
 from optuna.trial import FrozenTrial
 
 from automl_prune.study.chains import Chain
-from automl_prune.study.codec import OWNER, REUSED_FROM
+from automl_prune.study.codec import OWNER, reused_from
 from automl_prune.study.leases import Owner
 from automl_prune.study.ledger import Ledger
 from automl_prune.study.storage import StudyStorage
@@ -86,7 +86,7 @@ def read_crew(storage: StudyStorage, name: str | None, requested: int) -> Crew:
     """Who works on the first ``requested`` trials; nothing is written."""
     chains = Ledger(storage, name).chains()[:requested]
     done = [chain.current for chain in chains if chain.state == "complete"]
-    worked = sorted((t for t in done if REUSED_FROM not in t.user_attrs and t.datetime_complete), key=_end)
+    worked = sorted((t for t in done if reused_from(t) is None and t.datetime_complete), key=_end)
     seconds = [(_end(t) - t.datetime_start).total_seconds() for t in worked[-_RECENT:] if t.datetime_start]
     return Crew(
         members=tuple(_member(chain) for chain in chains if chain.state == "running"),

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 import optuna
+from optuna.distributions import BaseDistribution
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial, TrialState
 
 from automl_prune.errors import ConfigError, StudyError
-from automl_prune.study.storage import StudyStorage, quiet
+from automl_prune.study.codec import IDENTITY, POINT, RESULT, space_of, with_parameters
+from automl_prune.study.ledger import trial_id
+from automl_prune.study.storage import StudyStorage, delegating, quiet
 
 
 def serve_dashboard(storage: StudyStorage, name: str, figures: Mapping[str, Any], host: str, port: int) -> None:
@@ -41,4 +46,25 @@ def serve_dashboard(storage: StudyStorage, name: str, figures: Mapping[str, Any]
         study = optuna.load_study(study_name=name, storage=storage.backend)
     for identifier, figure in figures.items():
         save_plotly_graph_object(study, figure, graph_object_id=identifier)
-    run_server(storage.backend, host=host, port=port)
+    run_server(_with_parameters(storage.backend), host=host, port=port)
+
+
+def _with_parameters(storage: BaseStorage) -> BaseStorage:
+    """A storage whose trials have parameters and constraints, as the dashboard wants them."""
+
+    def get_all_trials(
+        self: object, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        identity = storage.get_study_user_attrs(study_id).get(IDENTITY)
+        trials = storage.get_all_trials(study_id, deepcopy=False, states=states)
+        return [_shown(trial, space_of(identity)) for trial in trials] if identity else trials
+
+    return delegating("StorageWithParameters", lambda name: getattr(storage, name), get_all_trials=get_all_trials)
+
+
+def _shown(trial: FrozenTrial, space: Mapping[str, BaseDistribution]) -> FrozenTrial:
+    attributes = {key: value for key, value in trial.user_attrs.items() if key not in (POINT, RESULT)}
+    shown = with_parameters(trial, trial.state, space, attributes)
+    shown.number, shown._trial_id = trial.number, trial_id(trial)
+    shown.datetime_start, shown.datetime_complete = trial.datetime_start, trial.datetime_complete
+    return shown

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from automl_prune.evaluation.record import Evaluation
 from automl_prune.study.chains import Chain
-from automl_prune.study.codec import REUSED_FROM, evaluation_of
+from automl_prune.study.codec import evaluation_of, reused_from
 
 
 @dataclass(slots=True)
@@ -28,7 +28,7 @@ class Known:
         for chain in chains:
             if chain.index not in self._read and chain.state == "complete":
                 self._read.add(chain.index)
-                if REUSED_FROM not in chain.current.user_attrs:
+                if reused_from(chain.current) is None:
                     evaluation = evaluation_of(chain.current)
                     self.by_point[chain.index] = evaluation
                     self.by_plan.setdefault(evaluation.plan_digest, chain.index)

@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import optuna
 from optuna.exceptions import DuplicatedStudyError, UpdateFinishedTrialError
-from optuna.samplers import RandomSampler
 from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, Trial
+from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
 from automl_prune.errors import StudyError
 from automl_prune.study.chains import Chain, chains_of
-from automl_prune.study.codec import EVALUATION
+from automl_prune.study.codec import RESULT
 from automl_prune.study.storage import StudyStorage, quiet
 
 
@@ -43,8 +41,6 @@ class Ledger:
             )
         self.name = name
         self._id = self._backend.get_study_id_from_name(name)
-        # Never asked for a point: strategies work on a copy, see ``strategies.Proposer``.
-        self._study = optuna.load_study(study_name=name, storage=self._backend, sampler=RandomSampler())
 
     @classmethod
     def create(cls, storage: StudyStorage, name: str, directions: Sequence[StudyDirection]) -> Ledger:
@@ -77,13 +73,16 @@ class Ledger:
 
     # ---- one trial, by its id in the storage
 
-    def enqueue(self, trial: FrozenTrial) -> None:
-        """Store a whole trial that waits; one that does not fit its own space raises ``ValueError``."""
-        self._study.add_trial(trial)
-
     def add(self, trial: FrozenTrial) -> int:
         """Store a whole trial; its id."""
         return self._backend.create_new_trial(self._id, template_trial=trial)
+
+    def has_number(self, trial_id: int, number: int) -> bool:
+        """Whether a trial that this process stored has this number; if so, databases are not asked for it."""
+        try:
+            return self._backend.get_trial_id_from_study_id_trial_number(self._id, number) == trial_id
+        except KeyError:
+            return False
 
     def claim(self, trial_id: int) -> bool:
         """Turn a waiting trial into a running one; whether it was this call that did."""
@@ -105,25 +104,10 @@ class Ledger:
         """Finish a trial without a result, noting why; False when it was finished already."""
         return self.annotate(trial_id, **attributes) and self._finish(trial_id, OptunaState.FAIL, None)
 
-    def complete(
-        self,
-        trial_id: int,
-        values: Sequence[float],
-        constraints: Mapping[str, float],
-        evaluation: Mapping[str, Any],
-        **attributes: Any,
-    ) -> bool:
+    def complete(self, trial_id: int, values: Sequence[float], result: Mapping[str, Any]) -> bool:
         """Finish a trial with its result; False when it was finished already, by whoever took it for lost."""
         # The result comes before the state: a trial that is complete has everything.
-        if not self.annotate(trial_id, **{EVALUATION: evaluation}, **attributes):
-            return False
-        try:
-            trial = Trial(self._study, trial_id)
-            for metric, excess in constraints.items():
-                trial.set_constraint(metric, excess)
-        except UpdateFinishedTrialError:
-            return False
-        return self._finish(trial_id, OptunaState.COMPLETE, values)
+        return self.annotate(trial_id, **{RESULT: result}) and self._finish(trial_id, OptunaState.COMPLETE, values)
 
     def _finish(self, trial_id: int, state: OptunaState, values: Sequence[float] | None) -> bool:
         try:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, cast
 
+from optuna.trial import create_trial
 from optuna.trial import TrialState as OptunaState
 
 from automl_prune.candidate import Candidate
@@ -118,7 +119,8 @@ def _enqueue_baselines(spec: StudySpec, ledger: Ledger) -> None:
                 attributes[SOURCE] = baseline.source
             if baseline.candidate is not None:
                 attributes[CANDIDATE] = baseline.candidate.to_json()
-            ledger.enqueue(template(OptunaState.WAITING, baseline.point, space, attributes))
+            create_trial(state=OptunaState.WAITING, params=dict(baseline.point), distributions=space)  # a point?
+            ledger.add(template(OptunaState.WAITING, baseline.point, attributes))
         except ValueError as error:
             raise StudyError(
                 f"baseline {baseline.origin!r} is no point of the space ({error}); give every parameter a value "

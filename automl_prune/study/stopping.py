@@ -7,7 +7,7 @@ from itertools import islice
 
 from automl_prune.front import FrontPoint, GrowingFront, reference_point
 from automl_prune.study.chains import Chain
-from automl_prune.study.codec import ORIGIN, SEARCH
+from automl_prune.study.codec import ORIGIN, SEARCH, violations_of
 from automl_prune.study.record import Stop, StudyContext
 
 LEAST_GROWTH = 1e-3
@@ -55,7 +55,7 @@ class Stagnation:
             self._before.append(self._front.area)
         if chain.state == "complete":
             score, cost = trial.values
-            feasible = all(excess <= 0 for excess in (trial.constraints or {}).values())
+            feasible = all(excess <= 0 for excess in violations_of(trial).values())
             self._front.add(FrontPoint(chain.index, score, cost, feasible, 0))
         if searched and len(self._before) >= patience:
             area, earlier = self._front.area, self._before[-patience]

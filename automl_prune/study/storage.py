@@ -203,15 +203,24 @@ def retrying(
     passing = (*_TRANSIENT, *transient)
 
     def method(name: str) -> Callable[..., Any]:
-        def call(self: object, *args: Any, **kwargs: Any) -> Any:
+        def call(*args: Any, **kwargs: Any) -> Any:
             return _with_patience(
                 functools.partial(getattr(storage, name), *args, **kwargs), location, patience, passing
             )
 
         return call
 
+    return delegating("RetryingStorage", method)
+
+
+def delegating(name: str, method: Callable[[str], Callable[..., Any]], **own: Callable[..., Any]) -> BaseStorage:
+    """A storage whose every method is ``method(its name)``, except its ``own``, which get ``self`` too."""
+
+    def bound(call: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda self, *args, **kwargs: call(*args, **kwargs)
+
     names = [name for name in dir(BaseStorage) if not name.startswith("_")]
-    wrapper = type("RetryingStorage", (BaseStorage,), {name: method(name) for name in names})
+    wrapper = type(name, (BaseStorage,), {name: bound(method(name)) for name in names} | own)
     return cast(BaseStorage, wrapper())
 
 

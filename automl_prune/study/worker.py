@@ -17,10 +17,10 @@ number of them, dying at any time, reach exactly the requested number of finishe
 
 1. Trials are only added and finished, and whoever sees a trial sees all with lower numbers. So a decision that
    rests on lower numbers is the same for everyone, and final.
-2. Whoever has taken a trial reads the study again and drops it unless it is admitted: fewer than the requested
-   number of points lie before its own (no overshoot), the search has not stopped before it (``stopping.py``), and
-   nothing in its chain is finished or open before it (nothing twice). A proposed trial is stored together with its
-   parameters and its owner, in one write.
+2. Whoever has taken a trial reads the study again, unless it has seen all with lower numbers, and drops it unless
+   it is admitted: fewer than the requested number of points lie before its own (no overshoot), the search has not
+   stopped before it (``stopping.py``), and nothing in its chain is finished or open before it (nothing twice). A
+   proposed trial is stored together with its point and its owner, in one write.
 3. Anyone may reap a running trial whose owner is gone (``leases.py``) and add the successor of a lost one. Two
    that do so at once add two successors; rule 2 drops one.
 4. A result that arrives for a trial taken for lost is ignored; its successor's counts.
@@ -43,24 +43,22 @@ from automl_prune.errors import AutomlPruneError, EvaluationError, StudyError
 from automl_prune.evaluation.evaluator import Climb
 from automl_prune.evaluation.record import Evaluation
 from automl_prune.seeding import derive_seed
-from automl_prune.study.chains import Chain, chains_of
+from automl_prune.study.chains import Chain
 from automl_prune.study.codec import (
     BEAT,
     CANDIDATE,
     DROPPED,
     HANDED_BACK,
-    ORIGIN,
     OWNER,
     PATIENCE,
+    POINT,
     REASON,
-    REUSED_FROM,
-    SEARCH,
     decode_context,
     directions,
     distributions,
+    encode_result,
     objectives,
     template,
-    violations,
 )
 from automl_prune.study.known import Known
 from automl_prune.study.leases import Beat, Owner, Watch
@@ -125,26 +123,27 @@ class Worker:
             StudyError: The storage stays away, or no trial at all succeeds.
             BaseException: What interrupted an evaluation; its trial has been handed back.
         """
+        stored = self._ledger.chains()
         while True:
-            chains = self._tidy()
+            chains = self._tidy(stored)
             if _finished(chains) >= self._wanted:
                 return
             claim = self._claim(chains) or self._start(chains)
             if claim is None:  # all that is left is in the hands of others, who may yet lose it
                 time.sleep(min(1.0, self._spec.lease / 8))
+                stored = self._ledger.chains()
             else:
-                self._work(claim)
+                stored = self._work(claim)
 
     # ---- taking a trial
 
-    def _tidy(self) -> Sequence[Chain]:
+    def _tidy(self, stored: Sequence[Chain]) -> Sequence[Chain]:
         """Reap what lost its worker, add the missing successors, and return the points that are asked for."""
-        trials = self._ledger.trials()
-        all_chains = chains_of(trials)
-        stale = [t for t in trials if t.state == OptunaState.RUNNING and self._is_abandoned(t)]
-        for trial in stale:
-            self._reap(trial, next((chain for chain in all_chains if trial in chain.attempts), None))
-        chains = self._asked(self._ledger.chains() if stale else all_chains)
+        running = [(t, chain) for chain in stored for t in chain.attempts if t.state == OptunaState.RUNNING]
+        stale = [(trial, chain) for trial, chain in running if self._is_abandoned(trial)]
+        for trial, chain in stale:
+            self._reap(trial, chain)
+        chains = self._asked(self._ledger.chains() if stale else stored)
         lost = [chain for chain in chains if chain.state == "lost"]
         for chain in lost:
             self._ledger.add(chain.successor())
@@ -166,11 +165,11 @@ class Worker:
         # A worker between two trials has none: its own is one it stored without hearing so, in a storage that failed.
         return trial.user_attrs.get(OWNER) == self._owner or self._watch.is_stale(trial)
 
-    def _reap(self, trial: FrozenTrial, chain: Chain | None) -> None:
+    def _reap(self, trial: FrozenTrial, chain: Chain) -> None:
         """Finish a running trial that nobody works on: lost, or failed when its point has cost too many workers."""
         if trial.user_attrs.get(OWNER) == self._owner:
             self._ledger.fail(trial_id(trial), **{HANDED_BACK: True})
-        elif chain is None or len(chain.deaths) + 1 < self._spec.attempts:
+        elif len(chain.deaths) + 1 < self._spec.attempts:
             self._ledger.fail(trial_id(trial))
         else:
             reason = _cause_of_death([*chain.deaths, trial])
@@ -194,8 +193,12 @@ class Worker:
             return None
         seed = derive_seed(self._spec.seed, "strategy", self._spec.worker, len(chains))
         point = self._proposer.propose(chains, seed)
-        attributes = {OWNER: self._owner, ORIGIN: SEARCH}
-        return self._admit(self._ledger.add(template(OptunaState.RUNNING, point, self._space, attributes)))
+        trial = template(OptunaState.RUNNING, point, {OWNER: self._owner})
+        taken = self._ledger.add(trial)
+        last = max((attempt.number for chain in chains for attempt in chain.attempts), default=-1)
+        if self._ledger.has_number(taken, last + 1):  # nothing was stored since: what was read then decides
+            return _Claim(taken, Chain(len(chains), (trial,)), chains)
+        return self._admit(taken)
 
     def _admit(self, taken: int) -> _Claim | None:
         """Rule 2: keep the trial or drop it."""
@@ -212,14 +215,14 @@ class Worker:
 
     # ---- working on it
 
-    def _work(self, claim: _Claim) -> None:
+    def _work(self, claim: _Claim) -> Sequence[Chain]:
+        """Evaluate a trial and store what comes of it; the study as it is then."""
         try:
             with Beat(lambda count: self._ledger.annotate(claim.id, **{BEAT: count}), self._spec.lease / 6):
                 outcome = self._outcome(claim)
             if isinstance(outcome, str):
-                self._fail(claim, outcome)
-            else:
-                self._complete(claim, *outcome)
+                return self._fail(claim, outcome)
+            return self._complete(claim, *outcome)
         except StudyError:
             raise  # the storage, or everyone's set-up: there is nobody to hand the trial back to
         except BaseException:
@@ -233,7 +236,7 @@ class Worker:
         self._tell("started", claim.chains, index)
         try:
             given = claim.chain.current.user_attrs.get(CANDIDATE)
-            candidate = Candidate.from_json(given) if given else self._propose(claim.chain.current.params)
+            candidate = Candidate.from_json(given) if given else self._propose(claim.chain.current.user_attrs[POINT])
             source = self._known.by_plan.get(self._identify(candidate))
             if source is not None:
                 return replace(self._known.by_point[source], candidate=candidate), source
@@ -257,21 +260,19 @@ class Worker:
 
         return climb
 
-    def _complete(self, claim: _Claim, evaluation: Evaluation, source: int | None) -> None:
+    def _complete(self, claim: _Claim, evaluation: Evaluation, source: int | None) -> Sequence[Chain]:
         context = self._spec.context
-        told = self._ledger.complete(
-            claim.id,
-            objectives(evaluation, context),
-            violations(evaluation.costs, context.limits),
-            evaluation.to_json(),
-            **({} if source is None else {REUSED_FROM: source}),
-        )
+        result = encode_result(evaluation, context, source)
+        told = self._ledger.complete(claim.id, objectives(evaluation, context), result)
+        stored = self._ledger.chains()
         kind: EventKind = "ignored" if not told else "complete" if source is None else "reused"
-        self._tell(kind, self._ledger.chains(), claim.chain.index, evaluation=evaluation)
+        self._tell(kind, stored, claim.chain.index, evaluation=evaluation)
+        return stored
 
-    def _fail(self, claim: _Claim, reason: str) -> None:
+    def _fail(self, claim: _Claim, reason: str) -> Sequence[Chain]:
         self._ledger.fail(claim.id, **{REASON: reason})
-        chains = self._ledger.chains()[: self._spec.requested]
+        stored = self._ledger.chains()
+        chains = stored[: self._spec.requested]
         self._tell("failed", chains, claim.chain.index, reason)
         failed = sum(chain.state == "failed" for chain in chains)
         if failed >= min(HOPELESS_AFTER, self._spec.requested) and not any(c.state == "complete" for c in chains):
@@ -279,6 +280,7 @@ class Worker:
                 f"all {failed} trials failed so far, the last one with: {reason}; "
                 "mend that, then run the same command again to go on"
             )
+        return stored
 
     def _hand_back(self, claim: _Claim) -> None:
         """Let anyone take the trial again, as if this attempt had not been."""

@@ -36,6 +36,8 @@ from typing import Any
 
 import torch
 from optuna.storages import BaseStorage
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))  # the tests' synthetic search and their PostgreSQL
@@ -53,8 +55,9 @@ from automl_prune.study.storage import open_storage  # noqa: E402
 from tests.study.postgresql import postgresql  # noqa: E402
 from tests.study.synthetic import evaluate, propose, spec  # noqa: E402
 
-RESULTS = Path(__file__).parent / "results" / "scaling.json"
+RESULTS = Path(os.environ.get("SCALING_RESULTS", Path(__file__).parent / "results" / "scaling.json"))
 EVALUATION_SECONDS = 5.0
+GROUPS = int(os.environ.get("GROUPS_", 40))
 STORAGES = ("journal", "postgresql", "proxy")
 SETTINGS = "-c listen_addresses='' -c shared_buffers=128MB -c max_connections=200"
 
@@ -66,7 +69,7 @@ def main() -> None:
     elif arguments.what == "storage":
         for kind in arguments.storages:
             for workers in arguments.workers:
-                row = _storage_cost(kind, workers, arguments.trials)
+                row = _storage_cost(kind, workers, arguments.trials, arguments.seconds, arguments.history)
                 print(json.dumps(row), flush=True)
                 _merge(f"storage {kind} {workers}", row)
     table = _table(read_json(RESULTS))
@@ -126,50 +129,59 @@ def _steady(run_dir: Path, before: set[int]) -> tuple[int, float]:
 # ---- what a storage costs
 
 
-def _storage_cost(kind: str, workers: int, trials: int) -> dict[str, Any]:
+def _storage_cost(kind: str, workers: int, trials: int, seconds: float, history: int) -> dict[str, Any]:
     with _place(kind) as (url, folder):
-        with closing(open_storage(url, folder)) as storage:  # the study and its baselines exist before anyone counts
-            run_study(_spec(1, 0), storage, propose, evaluate)
+        with closing(open_storage(url, folder)) as storage:  # the study has a past before anyone counts
+            run_study(_spec(history, 0), storage, propose, evaluate)
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["tests.study.synthetic"])
         answers = context.SimpleQueue()
         start = time.monotonic()
-        processes = [context.Process(target=_work, args=(url, folder, trials, n, answers)) for n in range(workers)]
+        given = (url, folder, history + trials, seconds, answers)
+        processes = [context.Process(target=_work, args=(number, *given)) for number in range(workers)]
         for process in processes:
             process.start()
         spent = [answers.get() for _ in processes]
         for process in processes:
             process.join()
         wall = time.monotonic() - start
-    counted = trials - 1 - workers
-    seconds, processor, calls = (sum(column) / counted for column in zip(*spent, strict=True))
+    counted = trials - workers
+    waited, processor, calls, statements = (sum(column) / counted for column in zip(*spent, strict=True))
     return {
         "storage": kind,
         "workers": workers,
         "trials": trials,
-        "evaluation_seconds": EVALUATION_SECONDS,
-        "storage_seconds_per_trial": seconds,
+        "parameters": len(_spec(1, 0).parameters),
+        "history": history,
+        "evaluation_seconds": seconds,
+        "storage_seconds_per_trial": waited,
         "processor_seconds_per_trial": processor,
         "calls_per_trial": calls,
-        "share_of_evaluation": seconds / EVALUATION_SECONDS,
+        "statements_per_trial": statements,
+        "share_of_evaluation": waited / EVALUATION_SECONDS,
         "wall_seconds": wall,
     }
 
 
 def _spec(requested: int, worker: int) -> Any:
-    return replace(spec(requested, worker=worker, strategy="random"), baselines=())
+    return replace(spec(requested, count=GROUPS, worker=worker, strategy="random"), baselines=())
 
 
-def _work(url: str | None, folder: Path, trials: int, number: int, answers: Any) -> None:
-    spent = [0.0, 0.0, 0.0]
+def _work(number: int, url: str | None, folder: Path, trials: int, seconds: float, answers: Any) -> None:
+    spent = [0.0, 0.0, 0.0, 0.0]
     first = True
+
+    @event.listens_for(Engine, "before_cursor_execute")
+    def count(*_: Any) -> None:
+        spent[3] += 1
+
     with closing(open_storage(url, folder)) as storage:
 
         def sleep(candidate: Candidate, seed: int, climb: Climb) -> Evaluation:
             nonlocal first
             if first:
-                first, spent[:] = False, [0.0, 0.0, 0.0]
-            time.sleep(EVALUATION_SECONDS)
+                first, spent[:] = False, [0.0, 0.0, 0.0, 0.0]
+            time.sleep(seconds)
             return evaluate(candidate, seed, climb)
 
         timed = replace(storage, backend=_timed(storage.backend, spent))
@@ -278,6 +290,8 @@ def _arguments() -> argparse.Namespace:
     workers.add_argument("--blocks", type=int, default=4)
     storage = what.add_parser("storage")
     storage.add_argument("--trials", type=int, default=3000)
+    storage.add_argument("--seconds", type=float, default=EVALUATION_SECONDS, help="of an evaluation")
+    storage.add_argument("--history", type=int, default=1, help="trials that are finished before anyone counts")
     storage.add_argument("--workers", type=int, nargs="+", default=[1, 8, 32])
     storage.add_argument("--storages", nargs="+", default=list(STORAGES), choices=STORAGES)
     what.add_parser("table")

@@ -14,7 +14,7 @@ import pytest
 
 from automl_prune import api
 from automl_prune.errors import ConfigError, StudyError
-from automl_prune.study.runner import run_study
+from automl_prune.study.runner import read_study, run_study
 from automl_prune.study.storage import open_storage
 from automl_prune.view import Silent, View
 from tests.study.synthetic import evaluate, propose, spec
@@ -69,7 +69,13 @@ def test_the_dashboard_serves_the_study_on_this_machine(run_dir: Path, port: int
     pytest.importorskip("optuna_dashboard")
     view = Spoken()
     serve(run_dir, port, view)
-    assert [study["study_name"] for study in ask(port, "studies")["study_summaries"]] == ["study"]
+    (study,) = ask(port, "studies")["study_summaries"]
+    assert study["study_name"] == "study"
+    shown = ask(port, f"studies/{study['study_id']}")["trials"]
+    stored = read_study(open_storage(None, run_dir)).trials
+    assert [{p["name"]: p["param_external_value"] for p in trial["params"]} for trial in shown] == [
+        {name: str(value) for name, value in trial.point.items()} for trial in stored
+    ]
     assert view.said[0].startswith(f"http://localhost:{port} ")
 
 

@@ -43,7 +43,7 @@ def test_a_worker_of_another_machine_is_elsewhere(tmp_path: Path) -> None:
     run_study(spec(2), storage, propose, evaluate)
     ledger = Ledger(storage, "synthetic")
     owner = Owner("node7", "boot/1", 4711, "1", "cuda:1", "2026-01-01T00:00:00+00:00")
-    ledger.add(template(TrialState.RUNNING, {}, {}, {OWNER: owner.to_json(), ORIGIN: SEARCH}))
+    ledger.add(template(TrialState.RUNNING, {}, {OWNER: owner.to_json(), ORIGIN: SEARCH}))
     (member,) = _crew(tmp_path).members
     assert (member.host, member.pid, member.device, member.presence) == ("node7", 4711, "cuda:1", "elsewhere")
     assert member.since == owner.since

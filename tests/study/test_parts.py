@@ -25,7 +25,7 @@ from automl_prune.study.leases import Beat, Owner, Watch
 
 def trial(number: int, state: OptunaState, **attributes: Any) -> FrozenTrial:
     values = (1.0, 2.0) if state == OptunaState.COMPLETE else None
-    made = template(state, {}, {}, attributes, values=values)
+    made = template(state, {"target_cost": 0.5}, attributes, values=values)
     made.number = number
     return made
 
@@ -66,7 +66,7 @@ def test_successor_is_another_attempt_at_the_same_point() -> None:
     (chain,) = chains_of([trial(3, FAIL, origin="search", owner={}, beat=5)])
     successor = chain.successor()
     assert successor.state == WAITING
-    assert successor.user_attrs == {"origin": "search", "root": 3, "retry_of": 3}
+    assert successor.user_attrs == {"point": {"target_cost": 0.5}, "origin": "search", "root": 3, "retry_of": 3}
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from automl_prune.evaluation.evaluator import Climb
 from automl_prune.evaluation.record import Evaluation
 from automl_prune.front import FrontPoint, hypervolume_history, reference_point
 from automl_prune.study.chains import chains_of
-from automl_prune.study.codec import template
+from automl_prune.study.codec import RESULT, template
 from automl_prune.study.record import Stop
 from automl_prune.study.runner import read_study, run_study
 from automl_prune.study.stopping import LEAST_GROWTH, Stagnation
@@ -86,14 +86,8 @@ def test_a_front_that_grows_does_not_stop(tmp_path: Path) -> None:
 
 def trial(number: int, state: OptunaState, score: float, cost: float, **attributes: Any) -> FrozenTrial:
     complete = state == OptunaState.COMPLETE
-    made = template(
-        state,
-        {},
-        {},
-        attributes,
-        values=(score, cost) if complete else None,
-        constraints={"macs": cost / LIMIT - 1} if complete else None,
-    )
+    result = {RESULT: {"violations": {"macs": cost / LIMIT - 1}}} if complete else {}
+    made = template(state, {}, {**attributes, **result}, values=(score, cost) if complete else None)
     made.number = number
     return made
 

@@ -8,12 +8,13 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, RandomSampler
+from optuna.storages import InMemoryStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
 from automl_prune.study.chains import Chain
-from automl_prune.study.codec import CANDIDATE, ORIGIN, SEARCH, template
+from automl_prune.study.codec import CANDIDATE, ORIGIN, SEARCH, with_parameters
 from automl_prune.study.storage import quiet
 from automl_prune.study.strategies.base import NETWORK, strategies
 
@@ -69,10 +70,13 @@ class Proposer:
         self._strategy = strategies[strategy]
         self._space = dict(space)
         with quiet():
-            self._copy = optuna.create_study(directions=list(directions), sampler=RandomSampler())
+            self._memory = InMemoryStorage()
+            self._copy = optuna.create_study(
+                directions=list(directions), sampler=RandomSampler(), storage=self._memory
+            )
         self._copy.set_user_attr(NETWORK, {name: list(values) for name, values in network.items()})
+        self._study = self._memory.get_study_id_from_name(self._copy.study_name)
         self._copied: set[int] = set()
-        self._size = 0
 
     def propose(self, chains: Sequence[Chain], seed: int) -> dict[str, Any]:
         """Values for every parameter.
@@ -95,20 +99,15 @@ class Proposer:
         ]
         self._copy.sampler = _KnownSpace(self._strategy(seed), self._space)
         trial = self._copy.ask(self._space)
-        self._size += 1
-        for number in (*passing, trial.number):
-            self._copy.tell(number, state=OptunaState.FAIL)
+        for number in (*passing, trial._trial_id):
+            self._memory.set_trial_state_values(number, OptunaState.FAIL)
         return trial.params
 
     def _add(self, chain: Chain, state: OptunaState) -> int:
-        trial = chain.current
-        values, constraints = (trial.values, trial.constraints) if state == OptunaState.COMPLETE else (None, None)
-        origin = {ORIGIN: trial.user_attrs.get(ORIGIN, SEARCH)}
-        self._copy.add_trial(
-            template(state, trial.params, trial.distributions, origin, values=values, constraints=constraints)
+        origin = {ORIGIN: chain.current.user_attrs.get(ORIGIN, SEARCH)}
+        return self._memory.create_new_trial(
+            self._study, with_parameters(chain.current, state, self._space, origin)
         )
-        self._size += 1
-        return self._size - 1
 
 
 def _is_no_point(chain: Chain) -> bool:

@@ -13,11 +13,10 @@ import pytest
 import torch
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.study import Study, StudyDirection
-from optuna.trial import TrialState
+from optuna.trial import TrialState, create_trial
 from scipy.stats import kstest, truncnorm
 
 from automl_prune.errors import ConfigError, StudyError
-from automl_prune.study.codec import template
 from automl_prune.study.strategies import ddpg as reinforcement
 from automl_prune.study.strategies import strategies
 from automl_prune.study.strategies.actor_critic import ActorCritic, Transitions
@@ -44,9 +43,9 @@ def study(rows: Sequence[Row], direction: StudyDirection = StudyDirection.MAXIMI
     made = optuna.create_study(directions=[direction, StudyDirection.MINIMIZE])
     for params, score, cost, violation, origin in rows:
         made.add_trial(
-            template(
-                TrialState.COMPLETE, params, SPACE, {"origin": origin}, values=(score, cost),
-                constraints={"macs": violation},
+            create_trial(
+                state=TrialState.COMPLETE, params=params, distributions=SPACE, user_attrs={"origin": origin},
+                values=(score, cost), constraints={"macs": violation},
             )
         )  # fmt: skip
     return made
