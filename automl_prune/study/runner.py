@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, cast
 
-from optuna.trial import create_trial
 from optuna.trial import TrialState as OptunaState
+from optuna.trial import create_trial
 
 from automl_prune.candidate import Candidate
 from automl_prune.errors import StudyError

@@ -71,9 +71,7 @@ class Proposer:
         self._space = dict(space)
         with quiet():
             self._memory = InMemoryStorage()
-            self._copy = optuna.create_study(
-                directions=list(directions), sampler=RandomSampler(), storage=self._memory
-            )
+            self._copy = optuna.create_study(directions=list(directions), sampler=RandomSampler(), storage=self._memory)
         self._copy.set_user_attr(NETWORK, {name: list(values) for name, values in network.items()})
         self._study = self._memory.get_study_id_from_name(self._copy.study_name)
         self._copied: set[int] = set()
@@ -105,9 +103,7 @@ class Proposer:
 
     def _add(self, chain: Chain, state: OptunaState) -> int:
         origin = {ORIGIN: chain.current.user_attrs.get(ORIGIN, SEARCH)}
-        return self._memory.create_new_trial(
-            self._study, with_parameters(chain.current, state, self._space, origin)
-        )
+        return self._memory.create_new_trial(self._study, with_parameters(chain.current, state, self._space, origin))
 
 
 def _is_no_point(chain: Chain) -> bool:
