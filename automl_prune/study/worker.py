@@ -123,7 +123,7 @@ class Worker:
             StudyError: The storage stays away, or no trial at all succeeds.
             BaseException: What interrupted an evaluation; its trial has been handed back.
         """
-        stored = self._ledger.chains()
+        stored: Sequence[Chain] = self._ledger.chains()
         while True:
             chains = self._tidy(stored)
             if _finished(chains) >= self._wanted:

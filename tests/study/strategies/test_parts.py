@@ -44,7 +44,7 @@ def study(rows: Sequence[Row], direction: StudyDirection = StudyDirection.MAXIMI
     for params, score, cost, violation, origin in rows:
         made.add_trial(
             create_trial(
-                state=TrialState.COMPLETE, params=params, distributions=SPACE, user_attrs={"origin": origin},
+                state=TrialState.COMPLETE, params=dict(params), distributions=SPACE, user_attrs={"origin": origin},
                 values=(score, cost), constraints={"macs": violation},
             )
         )  # fmt: skip
