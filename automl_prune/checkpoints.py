@@ -1,4 +1,4 @@
-"""A training that goes on to the bit after it was stopped: model, momentum, and how far it came, in one file."""
+"""Weights put into a model, and a training that goes on to the bit after it was stopped."""
 
 from __future__ import annotations
 
@@ -17,9 +17,34 @@ from automl_prune.files import load_tensors, save_tensors
 _MOMENTUM = "momentum_buffer"
 
 
+def load_weights(model: nn.Module, path: Path) -> dict[str, str]:
+    """Put safetensors into a model, strictly; returns the file's metadata.
+
+    Raises:
+        CheckpointError: Damaged, or tensors are missing, unknown or of another shape; the message lists them.
+    """
+    tensors, metadata = load_tensors(path)
+    expected = model.state_dict()
+    problems = [f"{name!r} is missing" for name in expected if name not in tensors]
+    problems += [f"{name!r} is not in the model" for name in tensors if name not in expected]
+    problems += [
+        f"{name!r} has shape {tuple(tensors[name].shape)}, the model wants {tuple(tensor.shape)}"
+        for name, tensor in expected.items()
+        if name in tensors and tensors[name].shape != tensor.shape
+    ]
+    problems += [f"{name!r} holds NaN or infinity" for name, t in tensors.items() if not bool(t.isfinite().all())]
+    if problems:
+        more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
+        raise CheckpointError(
+            f"{path} does not fit the model: {'; '.join(problems[:5])}{more}; check model.factory and model.args"
+        )
+    model.load_state_dict(tensors)
+    return metadata
+
+
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """Where the state of a training with ``torch.optim.SGD`` is kept, and which training it is.
+    """Where the state of a training with ``torch.optim.SGD`` is kept (model, momentum, progress), and which it is.
 
     Random numbers are not part of the state: a training draws them from seeds of its steps or epochs.
 

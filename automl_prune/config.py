@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import os
-import re
-import sysconfig
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,10 +13,10 @@ from torch import nn
 
 from automl_prune.budget import Budget
 from automl_prune.costs.latency import LatencySettings, runtimes
-from automl_prune.errors import BudgetError, CheckpointError, ConfigError, ModelError
+from automl_prune.errors import BudgetError, ConfigError, ModelError
 from automl_prune.evaluation import FineTuning, Recipe
 from automl_prune.factories import call, check_trust, import_function
-from automl_prune.files import load_tensors
+from automl_prune.locations import with_paths
 from automl_prune.redaction import redacted
 from automl_prune.registry import nearest
 from automl_prune.seeding import seeded
@@ -33,10 +30,6 @@ from automl_prune.yaml_file import overridden, read_mapping
 _Count = Annotated[int, Field(ge=1)]
 _Fraction = Annotated[float, Field(ge=0, lt=1)]
 _Positive = Annotated[float, Field(gt=0)]
-
-_REPOSITORY = Path(__file__).resolve().parents[1]
-_INSTALLED = Path(sysconfig.get_path("data")) / "share" / "automl-prune"
-"""Where search_spaces/ lies: in a checkout, and where a wheel puts it."""
 
 
 class _Section(BaseModel):
@@ -285,7 +278,7 @@ class Config(_Section):
         path = Path(path)
         folder = path.resolve().parent
         values = read_mapping(path, "a config.yaml with model, data, budget and space")
-        values = _with_paths(values, folder, final=not overrides)
+        values = with_paths(values, folder, final=not overrides)
         return cls.of({"name": folder.name, **values}, overrides, source=str(path))
 
     @classmethod
@@ -297,7 +290,7 @@ class Config(_Section):
         """
         for override in overrides:
             values = overridden(values, override)
-        values = _with_paths(values, Path.cwd(), final=True)
+        values = with_paths(values, Path.cwd(), final=True)
         given = {key: value for key, value in values.items() if value is not None}  # an empty section is an absent one
         try:
             return cls.model_validate(given)
@@ -371,65 +364,3 @@ class Config(_Section):
                 f"model.factory {self.model.factory!r} returned {type(model).__name__}, not a torch.nn.Module"
             )
         return model
-
-
-def load_weights(model: nn.Module, path: Path) -> dict[str, str]:
-    """Put safetensors into a model, strictly; returns the file's metadata.
-
-    Raises:
-        CheckpointError: Damaged, or tensors are missing, unknown or of another shape; the message lists them.
-    """
-    tensors, metadata = load_tensors(path)
-    expected = model.state_dict()
-    problems = [f"{name!r} is missing" for name in expected if name not in tensors]
-    problems += [f"{name!r} is not in the model" for name in tensors if name not in expected]
-    problems += [
-        f"{name!r} has shape {tuple(tensors[name].shape)}, the model wants {tuple(tensor.shape)}"
-        for name, tensor in expected.items()
-        if name in tensors and tensors[name].shape != tensor.shape
-    ]
-    problems += [f"{name!r} holds NaN or infinity" for name, t in tensors.items() if not bool(t.isfinite().all())]
-    if problems:
-        more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
-        raise CheckpointError(
-            f"{path} does not fit the model: {'; '.join(problems[:5])}{more}; check model.factory and model.args"
-        )
-    model.load_state_dict(tensors)
-    return metadata
-
-
-def _with_paths(values: Mapping[str, Any], base: Path, *, final: bool) -> dict[str, Any]:
-    """A copy with absolute paths; relative ones are meant from ``base``.
-
-    Values of a wrong type stay as they are, for the validation; unless ``final``, so do paths with a variable that
-    is not set, because an override may still replace them.
-    """
-    found = dict(values)
-    above = (base, *base.parents, Path.cwd())
-
-    def find(text: str, key: str, bases: Sequence[Path], otherwise: Path) -> str:
-        unset = _unset_variable(text)
-        if unset and final:
-            raise ConfigError(f"{key} is {text!r}, but the environment variable {unset} is not set")
-        return text if unset else _find(text, bases, otherwise)
-
-    if isinstance(found.get("model"), dict) and isinstance(found["model"].get("weights"), str):
-        # nowhere else than in its folder: many experiments call theirs baseline.safetensors
-        found["model"] = {**found["model"], "weights": find(found["model"]["weights"], "model.weights", (base,), base)}
-    if isinstance(found.get("data"), dict) and isinstance(found["data"].get("root"), str):
-        found["data"] = {**found["data"], "root": find(found["data"]["root"], "data.root", above, Path.cwd())}
-    if isinstance(found.get("space"), str):
-        found["space"] = find(found["space"], "space", (*above, _REPOSITORY, _INSTALLED), Path.cwd())
-    return found
-
-
-def _unset_variable(text: str) -> str | None:
-    left = re.search(r"\$\{?(\w+)", os.path.expandvars(text))
-    return left[1] if left else None
-
-
-def _find(text: str, bases: Sequence[Path], otherwise: Path) -> str:
-    """The first existing of the paths a text means; where none exists, the one in ``otherwise``."""
-    path = Path(os.path.expandvars(text)).expanduser()
-    existing = (base / path for base in bases if (base / path).exists())
-    return str(path if path.is_absolute() else next(existing, otherwise / path))

@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from automl_prune.config import Config, load_weights
+from automl_prune.checkpoints import load_weights
+from automl_prune.config import Config
 from automl_prune.errors import CheckpointError
 from automl_prune.evaluation import score
 from automl_prune.files import save_tensors

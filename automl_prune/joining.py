@@ -9,7 +9,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from automl_prune.config import Config, load_weights
+from automl_prune.checkpoints import load_weights
+from automl_prune.config import Config
 from automl_prune.errors import EvaluationError, StudyError
 from automl_prune.files import tensors_digest
 from automl_prune.finalists import Run, train_run
@@ -199,13 +200,6 @@ def _session(
     measured = invitation.identity.get("latency")
     if isinstance(measured, Mapping):
         check_machine(config.latency.settings(), measured)
-    context = invitation.context
-    findings = Findings(
-        groups=str(invitation.identity.get("channel groups")),
-        protected={name: reason for name, _, reason in context.skipped},
-        dense_val=context.dense_val,
-        dense_test=context.dense_test,
-    )
     session = Session.prepare(
         model,
         task,
@@ -219,7 +213,7 @@ def _session(
         ranking=files.get(SCORES),
         latency=files.get(LATENCY),
         make_meter=measuring(config.latency.settings()),
-        findings=findings,
+        findings=Findings.of(invitation),
     )
     invitation.verify(session.identity(strategy=config.search.strategy))
     return session

@@ -14,7 +14,8 @@ from torch import nn
 from automl_prune.channels import ChannelGraph
 from automl_prune.costs import Cost, cost_metrics
 from automl_prune.costs.latency import Fingerprint, LatencyMeasurement
-from automl_prune.costs.predictor import LatencyPredictor, Layer, Sample, load_predictor, save_predictor
+from automl_prune.costs.layer_regression import Layer, Sample
+from automl_prune.costs.predictor import LatencyPredictor, load_predictor, save_predictor
 from automl_prune.costs.sampling import diverse_widths
 from automl_prune.errors import BudgetError, CheckpointError
 from automl_prune.files import read_sealed, write_sealed

@@ -30,6 +30,7 @@ from automl_prune.machine import cores, processor
 from automl_prune.pricing import MakeMeter, Prices, measuring, price
 from automl_prune.projection import Projector
 from automl_prune.space import Space
+from automl_prune.study.invitation import Invitation
 from automl_prune.tasks import Score, Task
 from automl_prune.view import View
 
@@ -81,6 +82,13 @@ class Findings:
     protected: Mapping[str, str]
     dense_val: Score
     dense_test: Score
+
+    @classmethod
+    def of(cls, invitation: Invitation) -> Findings:
+        """What the search that invites has found."""
+        context = invitation.context
+        protected = {name: reason for name, _, reason in context.skipped}
+        return cls(str(invitation.identity.get("channel groups")), protected, context.dense_val, context.dense_test)
 
     def proved(self, graph: ChannelGraph) -> ChannelGraph | None:
         """The graph as it was proved; None when that cannot be told from these findings."""

@@ -1,4 +1,4 @@
-"""Checkpoints of trainings that do not belong, or were damaged, are refused before they change anything."""
+"""Weights and checkpoints that do not belong, or were damaged, are refused before they change anything."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from automl_prune.checkpoints import Checkpoint
+from automl_prune.checkpoints import Checkpoint, load_weights
 from automl_prune.errors import CheckpointError
 from automl_prune.files import save_tensors, tensors_digest
+from automl_prune.models import resnet8
 
 
 def made(path: Path) -> tuple[nn.Module, torch.optim.Optimizer, Checkpoint]:
@@ -59,3 +60,54 @@ def test_damaged_values_and_other_files_are_refused(tmp_path: Path) -> None:
     Checkpoint(checkpoint.path, checkpoint.identity).save(nn.Linear(2, 3), optimizer, {})
     with pytest.raises(CheckpointError, match="does not fit the model"):
         checkpoint.restore(model, optimizer)
+
+
+def model() -> nn.Module:
+    return resnet8(num_classes=10, in_channels=1, width=4)
+
+
+def test_weights_are_loaded_with_their_metadata(tmp_path: Path) -> None:
+    source, target = model(), model()
+    save_tensors(tmp_path / "w.safetensors", source.state_dict(), {"seed": "7"})
+    assert load_weights(target, tmp_path / "w.safetensors") == {"seed": "7"}
+    assert tensors_digest(target.state_dict()) == tensors_digest(source.state_dict())
+
+
+def test_weights_that_do_not_fit_are_listed_and_change_nothing(tmp_path: Path) -> None:
+    source, target = model(), model()
+    tensors = dict(source.state_dict())
+    first, second, *_ = [name for name, tensor in tensors.items() if tensor.ndim == 4]
+    del tensors[first]
+    tensors[second] = tensors[second][:1]
+    tensors["extra"] = torch.zeros(2)
+    save_tensors(tmp_path / "w.safetensors", tensors)
+    before = tensors_digest(target.state_dict())
+    with pytest.raises(CheckpointError) as caught:
+        load_weights(target, tmp_path / "w.safetensors")
+    message = str(caught.value)
+    assert f"{first!r} is missing" in message
+    assert "'extra' is not in the model" in message
+    assert f"{second!r} has shape (1, " in message
+    assert "check model.factory and model.args" in message
+    assert tensors_digest(target.state_dict()) == before
+
+
+def test_long_lists_of_misfits_are_cut(tmp_path: Path) -> None:
+    save_tensors(tmp_path / "w.safetensors", {"extra": torch.zeros(1)})
+    with pytest.raises(CheckpointError, match=r"and \d+ more"):
+        load_weights(model(), tmp_path / "w.safetensors")
+
+
+def test_weights_with_nan_or_cut_short_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    tensors = dict(model().state_dict())
+    name = next(name for name, tensor in tensors.items() if tensor.is_floating_point())
+    save_tensors(path, {**tensors, name: torch.full_like(tensors[name], float("nan"))})
+    with pytest.raises(CheckpointError, match=f"{name}.*NaN or infinity"):
+        load_weights(model(), path)
+    save_tensors(path, tensors)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(CheckpointError, match="not a complete safetensors file"):
+        load_weights(model(), path)
+    with pytest.raises(CheckpointError, match="missing"):
+        load_weights(model(), tmp_path / "none.safetensors")

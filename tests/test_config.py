@@ -8,13 +8,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import nn
 
 from automl_prune.budget import Budget
-from automl_prune.config import Config, load_weights
-from automl_prune.errors import CheckpointError, ConfigError, DataError, ModelError
-from automl_prune.files import save_tensors, tensors_digest
-from automl_prune.models import resnet8
+from automl_prune.config import Config
+from automl_prune.errors import ConfigError, DataError, ModelError
+from automl_prune.files import tensors_digest
 from automl_prune.redaction import without_secrets
 from automl_prune.space import Space
 from automl_prune.tasks import Task
@@ -302,54 +300,3 @@ def test_data_of_a_users_own_factory_are_built(tmp_path: Path, monkeypatch: pyte
     config = Config.load(write(tmp_path, data={"factory": "users_own_data:small", "batch_size": 16}))
     images, _ = next(iter(config.build_task().batches("val")))
     assert len(images) == 16
-
-
-def model() -> nn.Module:
-    return resnet8(num_classes=10, in_channels=1, width=4)
-
-
-def test_weights_are_loaded_with_their_metadata(tmp_path: Path) -> None:
-    source, target = model(), model()
-    save_tensors(tmp_path / "w.safetensors", source.state_dict(), {"seed": "7"})
-    assert load_weights(target, tmp_path / "w.safetensors") == {"seed": "7"}
-    assert tensors_digest(target.state_dict()) == tensors_digest(source.state_dict())
-
-
-def test_weights_that_do_not_fit_are_listed_and_change_nothing(tmp_path: Path) -> None:
-    source, target = model(), model()
-    tensors = dict(source.state_dict())
-    first, second, *_ = [name for name, tensor in tensors.items() if tensor.ndim == 4]
-    del tensors[first]
-    tensors[second] = tensors[second][:1]
-    tensors["extra"] = torch.zeros(2)
-    save_tensors(tmp_path / "w.safetensors", tensors)
-    before = tensors_digest(target.state_dict())
-    with pytest.raises(CheckpointError) as caught:
-        load_weights(target, tmp_path / "w.safetensors")
-    message = str(caught.value)
-    assert f"{first!r} is missing" in message
-    assert "'extra' is not in the model" in message
-    assert f"{second!r} has shape (1, " in message
-    assert "check model.factory and model.args" in message
-    assert tensors_digest(target.state_dict()) == before
-
-
-def test_long_lists_of_misfits_are_cut(tmp_path: Path) -> None:
-    save_tensors(tmp_path / "w.safetensors", {"extra": torch.zeros(1)})
-    with pytest.raises(CheckpointError, match=r"and \d+ more"):
-        load_weights(model(), tmp_path / "w.safetensors")
-
-
-def test_weights_with_nan_or_cut_short_are_refused(tmp_path: Path) -> None:
-    path = tmp_path / "w.safetensors"
-    tensors = dict(model().state_dict())
-    name = next(name for name, tensor in tensors.items() if tensor.is_floating_point())
-    save_tensors(path, {**tensors, name: torch.full_like(tensors[name], float("nan"))})
-    with pytest.raises(CheckpointError, match=f"{name}.*NaN or infinity"):
-        load_weights(model(), path)
-    save_tensors(path, tensors)
-    path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(CheckpointError, match="not a complete safetensors file"):
-        load_weights(model(), path)
-    with pytest.raises(CheckpointError, match="missing"):
-        load_weights(model(), tmp_path / "none.safetensors")

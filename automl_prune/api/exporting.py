@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from automl_prune.api.preparing import session_in
 from automl_prune.api.reading import best_row, budget_of, read, study_name, write_results
-from automl_prune.config import Config, load_weights
+from automl_prune.config import Config
 from automl_prune.errors import ConfigError, StudyError
 from automl_prune.finalists import export_finalist, train_finalist
 from automl_prune.learning_rate import finalist_recipe
-from automl_prune.pricing import measuring
 from automl_prune.report import front_table
 from automl_prune.report.table import completed
-from automl_prune.session import Session, choose_device
 from automl_prune.study.directory import RunDirectory
 from automl_prune.study.record import StudyRecord
 from automl_prune.study.runner import read_study
@@ -58,23 +57,7 @@ def export(
         raise ConfigError(f"{directory.config} is missing: the search was started from Python; export from there")
     config = Config.load(directory.config)
     config.check_trust(trusted)
-    task, space, evaluation = config.build_task(), config.load_space(), config.evaluation
-    model = config.build_model()
-    load_weights(model, directory.baseline)
-    session = Session.prepare(
-        model,
-        task,
-        config.parsed_budget(),
-        space,
-        evaluation.recipe(),
-        seed=config.search.seed,
-        device=choose_device(config.device),
-        view=view,
-        calibration=directory.calibration,
-        ranking=directory.scores,
-        latency=directory.latency,
-        make_meter=measuring(config.latency.settings()),
-    )
+    evaluation, session = config.evaluation, session_in(directory, config, view)
     opened, name = open_storage(storage, run_dir), study_name(directory, storage)
     finetuning = finalist_recipe(evaluation, session, opened, record, number, directory, name, view=view)
     train_finalist(session, opened, record, number, finetuning, evaluation.seeds, directory, name, view=view)

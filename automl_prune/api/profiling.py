@@ -9,7 +9,8 @@ from pathlib import Path
 from torch import nn
 
 from automl_prune.channels import ChannelGraph
-from automl_prune.config import Config, load_weights
+from automl_prune.checkpoints import load_weights
+from automl_prune.config import Config
 from automl_prune.costs.latency import OTHER, LatencyMeasurement, LatencySettings
 from automl_prune.meter import LatencyMeter, check_available
 from automl_prune.session import choose_device, trace_and_prove

@@ -9,20 +9,20 @@ from pathlib import Path
 import yaml
 
 from automl_prune.api.launching import Team, open_to_workers
+from automl_prune.api.preparing import session_in
 from automl_prune.api.reading import study_name
 from automl_prune.api.running import SearchResult, baselines_of, conclude, run, study_spec
 from automl_prune.budget import Budget
 from automl_prune.candidate import Candidate
-from automl_prune.config import Config, load_weights
+from automl_prune.config import Config
 from automl_prune.errors import ConfigError, StudyError
 from automl_prune.evaluation import Evaluation
 from automl_prune.evaluation.evaluator import Climb
 from automl_prune.files import link_or_copy, write_text
 from automl_prune.front import FrontPoint, ParetoFront
-from automl_prune.pricing import measuring
 from automl_prune.report import FrontRow, front_table
 from automl_prune.report.table import completed
-from automl_prune.session import Findings, Session, choose_device
+from automl_prune.session import Findings, Session
 from automl_prune.study.baselines import Baseline
 from automl_prune.study.codec import SEARCH, within
 from automl_prune.study.directory import RunDirectory
@@ -92,13 +92,15 @@ def retarget(
     )
     for shared in ("baseline", "calibration", "scores", "latency"):
         link_or_copy(getattr(parent, shared), getattr(directory, shared))
-    session = _prepare(config, directory, earlier, budget, view)
+    session = session_in(directory, config, view, Findings.of(earlier.invitation))
+    identity = session.identity(strategy=config.search.strategy)
+    earlier.invitation.verify({key: identity[key] for key in _SAME})
     given = _points(session, parent, earlier.record)
     config = config.model_copy(update={"search": config.search.model_copy(update={"trials": len(given)})})
     if not directory.config.is_file():
         write_text(directory.config, to_yaml(config.resolved()))
     evaluation, search, opened = config.evaluation, config.search, open_storage(None, directory.path)
-    identity, name = session.identity(strategy=search.strategy), study_name(directory, None)
+    name = study_name(directory, None)
     spec = study_spec(
         session, evaluation, identity, name, directory, config.resolved(), strategy=search.strategy, seed=search.seed
     )
@@ -141,15 +143,6 @@ class _Earlier:
             )
         return cls(record, read_invitation(opened, name))
 
-    def findings(self) -> Findings:
-        context = self.invitation.context
-        return Findings(
-            groups=str(self.invitation.identity.get("channel groups")),
-            protected={name: reason for name, _, reason in context.skipped},
-            dense_val=context.dense_val,
-            dense_test=context.dense_test,
-        )
-
     def evaluate(self, session: Session) -> Evaluate:
         """Takes evaluations over, unless a candidate earns a rung that it has not climbed yet."""
         known = {evaluation.plan_digest: evaluation for _, evaluation in completed(self.record)}
@@ -163,30 +156,6 @@ class _Earlier:
             return replace(found, candidate=candidate, rungs=rungs)
 
         return evaluate
-
-
-def _prepare(config: Config, directory: RunDirectory, earlier: _Earlier, budget: Budget, view: View) -> Session:
-    """The session of the new budget, proved to be of the earlier search's model, data and recipe."""
-    task, model = config.build_task(), config.build_model()
-    load_weights(model, directory.baseline)
-    session = Session.prepare(
-        model,
-        task,
-        budget,
-        config.load_space(),
-        config.evaluation.recipe(),
-        seed=config.search.seed,
-        device=choose_device(config.device),
-        view=view,
-        calibration=directory.calibration,
-        ranking=directory.scores,
-        latency=directory.latency,
-        make_meter=measuring(config.latency.settings()),
-        findings=earlier.findings(),
-    )
-    identity = session.identity(strategy=config.search.strategy)
-    earlier.invitation.verify({key: identity[key] for key in _SAME})
-    return session
 
 
 def _points(session: Session, parent: RunDirectory, record: StudyRecord) -> tuple[Baseline, ...]:

@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from automl_prune.config import Config, load_weights
+from automl_prune.checkpoints import load_weights
+from automl_prune.config import Config
 from automl_prune.dense import train_dense
 from automl_prune.errors import ConfigError
 from automl_prune.report.scales import ScaleChange, write_scales

@@ -22,8 +22,9 @@ from typing import Any
 
 from automl_prune.budget import Budget
 from automl_prune.calibration import Calibration
+from automl_prune.checkpoints import load_weights
 from automl_prune.compression import choose_widths
-from automl_prune.config import Config, load_weights
+from automl_prune.config import Config
 from automl_prune.criteria import CriterionContext, criteria, need_of
 from automl_prune.evaluation import Evaluator, Recipe, score
 from automl_prune.files import read_json, write_json, write_text

@@ -24,7 +24,8 @@ import torch
 
 from automl_prune.api.running import study_spec
 from automl_prune.candidate import Candidate
-from automl_prune.config import Config, load_weights
+from automl_prune.checkpoints import load_weights
+from automl_prune.config import Config
 from automl_prune.evaluation import Evaluation, RungScore
 from automl_prune.evaluation.evaluator import Climb
 from automl_prune.files import read_json, write_json, write_text

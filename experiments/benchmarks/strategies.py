@@ -24,7 +24,8 @@ from typing import Any
 from one_shot import HERE
 
 import automl_prune as ap
-from automl_prune.config import Config, EvaluationSection, load_weights
+from automl_prune.checkpoints import load_weights
+from automl_prune.config import Config, EvaluationSection
 from automl_prune.evaluation import score
 from automl_prune.files import read_json, write_json, write_text
 from automl_prune.front import FrontPoint, ParetoFront

@@ -9,15 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from automl_prune.costs.layer_regression import Layer, Sample
 from automl_prune.costs.polynomial import AxisLength
-from automl_prune.costs.predictor import (
-    LatencyPredictor,
-    Layer,
-    PredictionError,
-    Sample,
-    load_predictor,
-    save_predictor,
-)
+from automl_prune.costs.predictor import LatencyPredictor, PredictionError, load_predictor, save_predictor
 from automl_prune.costs.sampling import diverse_widths
 
 GROUPS = ("a", "b", "c", "d")
