@@ -25,6 +25,7 @@ from automl_prune.space import Space
 from automl_prune.study.codec import violations
 from automl_prune.tasks.classification import Classification
 from automl_prune.view import Silent
+from tests.views import Recorder
 
 
 class MadeUpMeter:
@@ -150,22 +151,17 @@ def test_an_interrupted_measurement_goes_on(
 
 
 def test_rounding_is_chosen_and_said(tiny_resnet: nn.Module, digits_task: Classification, tmp_path: Path) -> None:
-    said: list[str] = []
-
-    class Told(Silent):
-        def say(self, message: str) -> None:
-            said.append(message)
-
+    view = Recorder()
     graph = ChannelGraph.trace(tiny_resnet, digits_task.example_inputs)
     space = Space.parse({"criteria": ["l1"], "round_to": "auto", "min_width": 1}, source="test")
     prices = price(
-        tiny_resnet, graph, digits_task, Budget(macs=0.5), space, make_meter=Workshop(), path=None, seed=0, view=Told()
+        tiny_resnet, graph, digits_task, Budget(macs=0.5), space, make_meter=Workshop(), path=None, seed=0, view=view
     )
     assert prices.allowed is not None
     wide = [widths for widths in prices.allowed.values() if widths[-1] >= 16]
     assert wide
     assert all(width % 4 == 0 for widths in wide for width in widths)
-    assert any("multiples of" in sentence and "per MAC on this machine" in sentence for sentence in said)
+    assert any("multiples of" in sentence and "per MAC on this machine" in sentence for sentence in view.said)
     scores = {"l1": {name: torch.ones(width) for name, width in graph.widths.items()}}
     found = Projector(prices.graph, space, prices.projected, scores, prices.predicted, prices.allowed)
     assert all(width in prices.allowed[name] for name, width in found.uniform("l1").widths.items())

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -19,25 +17,9 @@ from automl_prune.files import load_tensors
 from automl_prune.session import Session
 from automl_prune.space import Space
 from automl_prune.tasks import Batches, Split, Task
-from automl_prune.view import Silent, Stage
+from tests.views import Recorder
 
 CPU = torch.device("cpu")
-
-
-class Recorder(Silent):
-    """A view that remembers stages and sentences."""
-
-    def __init__(self) -> None:
-        self.stages: list[str] = []
-        self.said: list[str] = []
-
-    @contextmanager
-    def stage(self, title: str) -> Iterator[Stage]:
-        self.stages.append(title)
-        yield lambda done, total, note="": None
-
-    def say(self, message: str) -> None:
-        self.said.append(message)
 
 
 class Attending(nn.Module):

@@ -8,18 +8,17 @@ from pathlib import Path
 
 from torch import nn
 
+from automl_prune.api.preparing import keep_config
 from automl_prune.budget import Budget
 from automl_prune.compression import Compressed, Widths, compress
 from automl_prune.config import Config, EvaluationSection
 from automl_prune.costs.latency import LatencySettings
 from automl_prune.dense import load_or_train
 from automl_prune.evaluation import Recipe
-from automl_prune.files import write_text
 from automl_prune.space import Space
 from automl_prune.study.directory import RunDirectory
 from automl_prune.tasks import Task
 from automl_prune.view import Silent, View
-from automl_prune.yaml_file import to_yaml
 
 
 def one_shot(
@@ -87,8 +86,7 @@ def one_shot_config(
     view, directory = view or Silent(), RunDirectory(run_dir)
     task, space = config.build_task(), config.load_space()
     model = load_or_train(config, task, directory.baseline, view)
-    if not directory.config.is_file():
-        write_text(directory.config, to_yaml(config.resolved()))
+    keep_config(directory, config)
     return compress(
         model, task, config.parsed_budget(), criterion, widths=widths, space=space,
         recipe=_recipe(config.evaluation, sequential=sequential), directory=directory,

@@ -1,13 +1,21 @@
-"""The session of a search that lies in a run directory, made ready once more."""
+"""What commands need of a run directory before they begin: its configuration, and the session of its search."""
 
 from __future__ import annotations
 
 from automl_prune.checkpoints import load_weights
 from automl_prune.config import Config
+from automl_prune.files import write_text
 from automl_prune.pricing import measuring
 from automl_prune.session import Findings, Session, choose_device
 from automl_prune.study.directory import RunDirectory
 from automl_prune.view import View
+from automl_prune.yaml_file import to_yaml
+
+
+def keep_config(directory: RunDirectory, config: Config) -> None:
+    """Write the resolved configuration into a run directory, unless it has one."""
+    if not directory.config.is_file():
+        write_text(directory.config, to_yaml(config.resolved()))
 
 
 def session_in(directory: RunDirectory, config: Config, view: View, findings: Findings | None = None) -> Session:

@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 
 from automl_prune.api.launching import Team, open_to_workers
-from automl_prune.api.preparing import session_in
+from automl_prune.api.preparing import keep_config, session_in
 from automl_prune.api.reading import study_name
 from automl_prune.api.running import SearchResult, baselines_of, conclude, run, study_spec
 from automl_prune.budget import Budget
@@ -18,7 +18,7 @@ from automl_prune.config import Config
 from automl_prune.errors import ConfigError, StudyError
 from automl_prune.evaluation import Evaluation
 from automl_prune.evaluation.evaluator import Climb
-from automl_prune.files import link_or_copy, write_text
+from automl_prune.files import link_or_copy
 from automl_prune.front import FrontPoint, ParetoFront
 from automl_prune.report import FrontRow, front_table
 from automl_prune.report.table import completed
@@ -32,7 +32,6 @@ from automl_prune.study.runner import read_study, start_study
 from automl_prune.study.spec import Evaluate
 from automl_prune.study.storage import open_storage
 from automl_prune.view import Silent, View
-from automl_prune.yaml_file import to_yaml
 
 PROFILES = 8
 """Of so many models of the front at most, spread over their costs, the proportions are tried at the new budget."""
@@ -97,8 +96,7 @@ def retarget(
     earlier.invitation.verify({key: identity[key] for key in _SAME})
     given = _points(session, parent, earlier.record)
     config = config.model_copy(update={"search": config.search.model_copy(update={"trials": len(given)})})
-    if not directory.config.is_file():
-        write_text(directory.config, to_yaml(config.resolved()))
+    keep_config(directory, config)
     evaluation, search, opened = config.evaluation, config.search, open_storage(None, directory.path)
     name = study_name(directory, None)
     spec = study_spec(

@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from automl_prune.api.launching import Team, open_to_workers, run_workers, runs_ahead
+from automl_prune.api.preparing import keep_config
 from automl_prune.api.reading import study_name
 from automl_prune.api.running import SearchResult, conclude, run, study_spec
 from automl_prune.budget import Budget
@@ -17,7 +18,7 @@ from automl_prune.config import Config, EvaluationSection
 from automl_prune.costs.latency import LatencySettings
 from automl_prune.dense import load_or_train
 from automl_prune.errors import ConfigError
-from automl_prune.files import save_tensors, write_text
+from automl_prune.files import save_tensors
 from automl_prune.pricing import measuring
 from automl_prune.redaction import redacted
 from automl_prune.session import Session, choose_device
@@ -27,7 +28,6 @@ from automl_prune.study.runner import read_study, start_study
 from automl_prune.study.storage import open_storage
 from automl_prune.tasks import Task
 from automl_prune.view import Silent, View
-from automl_prune.yaml_file import to_yaml
 
 
 def search(
@@ -140,8 +140,7 @@ def search_config(
     view, directory = view or Silent(), RunDirectory(run_dir)
     task, space = config.build_task(), config.load_space()
     model = load_or_train(config, task, directory.baseline, view)
-    if not directory.config.is_file():
-        write_text(directory.config, to_yaml(config.resolved()))
+    keep_config(directory, config)
     return search(
         model=model,
         task=task,

@@ -12,7 +12,7 @@ import torch
 
 from automl_prune.errors import DataError
 from automl_prune.tasks.base import tasks
-from automl_prune.tasks.classification import Classification, stratified_holdout
+from automl_prune.tasks.classification import Classification, held_out
 from automl_prune.tasks.tensors import Augmentation, LabelledTensors, TensorImages
 
 CIFAR10_CLASSES = (
@@ -50,9 +50,8 @@ def cifar10(
         DataError: Files are missing or damaged, or a pickle holds anything but arrays, lists and text.
     """
     training, test = _read_folder(Path(root))
-    kept, held = stratified_holdout(training.labels, validation, seed=0)
     images = TensorImages.of(
-        {"train": training.take(kept), "val": training.take(held), "test": test},
+        held_out(training, test, validation),
         classes=CIFAR10_CLASSES,
         batch_size=batch_size,
         augmentation=Augmentation(padding=crop_padding, flip=flip),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, final
+from typing import Any, ClassVar, Protocol, Self, TypeVar, final
 
 import torch
 import torch.nn.functional as F
@@ -105,6 +105,32 @@ class Classification:
         if samples == 0:
             raise DataError(f"{self.name}: there is nothing to score; the split holds no samples")
         return Score.of_proportion(hits, samples)
+
+
+class Labelled(Protocol):
+    """Samples with the number of their class, wherever the samples are."""
+
+    @property
+    def labels(self) -> torch.Tensor:
+        """Shape (samples,)."""
+        ...
+
+    def take(self, indices: torch.Tensor) -> Self:
+        """Some of the samples."""
+        ...
+
+
+SamplesT = TypeVar("SamplesT", bound=Labelled)
+
+
+def held_out(training: SamplesT, test: SamplesT, validation: int) -> dict[Split, SamplesT]:
+    """The three splits of a set that comes in two: a stratified part of the training samples validates.
+
+    Raises:
+        DataError: There are not so many training samples.
+    """
+    kept, held = stratified_holdout(training.labels, validation, seed=0)
+    return {"train": training.take(kept), "val": training.take(held), "test": test}
 
 
 def stratified_holdout(labels: torch.Tensor, count: int, *, seed: int) -> tuple[torch.Tensor, torch.Tensor]:

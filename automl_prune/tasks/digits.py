@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from automl_prune.tasks.base import tasks
-from automl_prune.tasks.classification import Classification, stratified_holdout
+from automl_prune.tasks.classification import Classification, held_out, stratified_holdout
 from automl_prune.tasks.tensors import Augmentation, LabelledTensors, TensorImages
 
 HIGHEST = 16.0
@@ -40,10 +40,8 @@ def digits(
         torch.tensor(bunch.images, dtype=torch.uint8).unsqueeze(1), torch.tensor(bunch.target, dtype=torch.int64)
     )
     rest, held = stratified_holdout(every.labels, test, seed=0)
-    remaining = every.take(rest)
-    kept, validated = stratified_holdout(remaining.labels, validation, seed=0)
     images = TensorImages.of(
-        {"train": remaining.take(kept), "val": remaining.take(validated), "test": every.take(held)},
+        held_out(every.take(rest), every.take(held), validation),
         classes=tuple(str(label) for label in range(10)),
         batch_size=batch_size,
         augmentation=Augmentation(padding=crop_padding),

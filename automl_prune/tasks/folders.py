@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from automl_prune.errors import DataError
 from automl_prune.seeding import derive_seed, generator
 from automl_prune.tasks.base import Batches, Preprocessing, Split, tasks
-from automl_prune.tasks.classification import Classification, stratified_holdout
+from automl_prune.tasks.classification import Classification, held_out
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -228,10 +228,7 @@ def image_folder(
     if unknown:
         raise DataError(f"{folder / 'val' / unknown[0]} has no counterpart in {folder / 'train'}; rename or remove it")
     training, test = _list_files(folder, "train", classes), _list_files(folder, "val", classes)
-    kept, held = stratified_holdout(training.labels, validation, seed=0)
-    splits: dict[Split, LabelledFiles] = {
-        "train": training.take(kept), "val": training.take(held), "test": test
-    }  # fmt: skip
+    splits = held_out(training, test, validation)
     preprocessing = Preprocessing(
         layout="NCHW",
         color="RGB",

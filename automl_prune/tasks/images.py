@@ -12,7 +12,7 @@ import torch
 
 from automl_prune.errors import DataError
 from automl_prune.tasks.base import tasks
-from automl_prune.tasks.classification import Classification, stratified_holdout
+from automl_prune.tasks.classification import Classification, held_out
 from automl_prune.tasks.tensors import Augmentation, LabelledTensors, TensorImages
 
 FASHION_MNIST_CLASSES = (
@@ -143,9 +143,8 @@ def _idx_images(
     if classes is None:
         highest = max(int(training.labels.max()), int(test.labels.max()))
         classes = tuple(str(label) for label in range(highest + 1))
-    kept, held = stratified_holdout(training.labels, validation, seed=0)
     return TensorImages.of(
-        {"train": training.take(kept), "val": training.take(held), "test": test},
+        held_out(training, test, validation),
         classes=classes,
         batch_size=batch_size,
         augmentation=augmentation,

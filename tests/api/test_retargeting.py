@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,7 +16,7 @@ from automl_prune.evaluation import Evaluation, Evaluator
 from automl_prune.evaluation.evaluator import Climb
 from automl_prune.report.table import completed
 from automl_prune.study.directory import RunDirectory
-from automl_prune.view import Silent, Stage
+from tests.views import Recorder
 
 DIGITS = Path(__file__).parents[2] / "experiments" / "digits" / "config.yaml"
 SHORT = (
@@ -31,20 +29,6 @@ SHORT = (
     "evaluation.seeds=1",
     "device=cpu",
 )
-
-
-class Listener(Silent):
-    def __init__(self) -> None:
-        self.said: list[str] = []
-        self.stages: list[str] = []
-
-    def say(self, message: str) -> None:
-        self.said.append(message)
-
-    @contextmanager
-    def stage(self, title: str) -> Iterator[Stage]:
-        self.stages.append(title)
-        yield lambda done, total, note="": None
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +48,7 @@ def test_a_tighter_budget_is_answered_with_what_is_there(
         return original(self, candidate, seed, climb)
 
     monkeypatch.setattr(Evaluator, "evaluate", counting)
-    view = Listener()
+    view = Recorder()
     result = ap.retarget(searched.run_dir, budget=ap.Budget(macs=0.45), view=view)
     record, limit = result.record, 0.45 * searched.record.context.dense_costs["macs"]
     assert result.run_dir == searched.run_dir / "retargets" / "macs=0.45"

@@ -18,14 +18,7 @@ from automl_prune.study.runner import read_study, run_study
 from automl_prune.study.storage import open_storage
 from automl_prune.view import Silent, View
 from tests.study.synthetic import evaluate, propose, spec
-
-
-class Spoken(Silent):
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def say(self, message: str) -> None:
-        self.said.append(message)
+from tests.views import Recorder
 
 
 @pytest.fixture
@@ -67,7 +60,7 @@ def attached(port: int) -> dict[str, Any]:
 
 def test_the_dashboard_serves_the_study_on_this_machine(run_dir: Path, port: int) -> None:
     pytest.importorskip("optuna_dashboard")
-    view = Spoken()
+    view = Recorder()
     serve(run_dir, port, view)
     (study,) = ask(port, "studies")["study_summaries"]
     assert study["study_name"] == "study"
@@ -98,7 +91,7 @@ def test_the_front_and_its_growth_are_attached_as_they_are_when_it_starts(run_di
 
 def test_listening_for_everyone_is_warned_of_and_a_taken_port_is_an_error(run_dir: Path) -> None:
     pytest.importorskip("optuna_dashboard")
-    view = Spoken()
+    view = Recorder()
     with socket.create_server(("0.0.0.0", 0)) as server:
         taken = server.getsockname()[1]
         with pytest.raises(StudyError, match=f"cannot listen on 0.0.0.0:{taken} .*choose another --port"):

@@ -12,18 +12,10 @@ from automl_prune.calibration import Calibration, CalibrationSettings, load_or_c
 from automl_prune.calibration import store as module
 from automl_prune.errors import CheckpointError
 from automl_prune.tasks import Task
-from automl_prune.view import Silent
+from tests.views import Recorder
 
 CPU = torch.device("cpu")
 SETTINGS = CalibrationSettings(samples=64, positions=4, gradient_samples=64)
-
-
-class Spoken(Silent):
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def say(self, message: str) -> None:
-        self.said.append(message)
 
 
 @pytest.fixture
@@ -60,7 +52,7 @@ def _equal(a: Calibration, b: Calibration) -> bool:
 def test_it_is_collected_once_and_gradients_are_added(
     tmp_path: Path, digits_task: Task, tiny_resnet: nn.Module, passes: list[str]
 ) -> None:
-    path, view = tmp_path / "calibration.safetensors", Spoken()
+    path, view = tmp_path / "calibration.safetensors", Recorder()
 
     def get(*, gradients: bool = False) -> Calibration:
         return load_or_collect(path, tiny_resnet, digits_task, SETTINGS, device=CPU, gradients=gradients, view=view)
@@ -79,7 +71,7 @@ def test_it_is_collected_once_and_gradients_are_added(
 def test_what_is_stale_is_never_used(
     tmp_path: Path, digits_task: Task, tiny_resnet: nn.Module, passes: list[str]
 ) -> None:
-    path, view = tmp_path / "calibration.safetensors", Spoken()
+    path, view = tmp_path / "calibration.safetensors", Recorder()
     load_or_collect(path, tiny_resnet, digits_task, SETTINGS, device=CPU)
     with torch.no_grad():
         tiny_resnet.get_parameter("conv1.weight").mul_(2)
@@ -96,7 +88,7 @@ def test_what_is_stale_is_never_used(
 def test_what_is_damaged_is_rebuilt_and_said(
     tmp_path: Path, digits_task: Task, tiny_resnet: nn.Module, damage: str
 ) -> None:
-    path, view = tmp_path / "calibration.safetensors", Spoken()
+    path, view = tmp_path / "calibration.safetensors", Recorder()
     whole = load_or_collect(path, tiny_resnet, digits_task, SETTINGS, device=CPU)
     content = path.read_bytes()
     damaged = {

@@ -29,6 +29,16 @@ def check(model: nn.Module, inputs: tuple[torch.Tensor, ...] = INPUTS) -> Channe
     return graph
 
 
+def uneven_norms(model: nn.Module) -> None:
+    """Give BatchNorms random scales, shifts and means, in place: fresh ones do nothing, and hide wrong indices."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, 0, 0.3)
+            assert module.running_mean is not None
+            module.running_mean.normal_(0, 0.3)
+
+
 def conv(inputs: int, outputs: int, kernel: int = 3, groups: int = 1) -> nn.Conv2d:
     return nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, groups=groups)
 

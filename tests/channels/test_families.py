@@ -16,6 +16,7 @@ from automl_prune.channels.proof import TOLERANCE
 from automl_prune.costs import count_macs, count_memory, count_params
 from automl_prune.errors import PlanError
 from automl_prune.seeding import seeded
+from tests.channels.nets import uneven_norms
 
 FAMILIES: dict[str, tuple[Callable[[], nn.Module], int]] = {
     "resnet18": (lambda: torchvision.models.resnet18(num_classes=10), 64),
@@ -39,12 +40,7 @@ def family(request: pytest.FixtureRequest) -> tuple[nn.Module, tuple[torch.Tenso
     factory, size = FAMILIES[request.param]
     with seeded("family", request.param):
         model = factory()
-        for module in model.modules():  # fresh norms do nothing; let wrong indices show
-            if isinstance(module, nn.BatchNorm2d):
-                nn.init.uniform_(module.weight, 0.5, 1.5)
-                nn.init.normal_(module.bias, 0, 0.3)
-                assert module.running_mean is not None
-                module.running_mean.normal_(0, 0.3)
+        uneven_norms(model)
         inputs = (torch.randn(2, 3, size, size),)
     return model, inputs, ChannelGraph.trace(model, inputs)
 

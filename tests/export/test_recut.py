@@ -19,6 +19,7 @@ from automl_prune.export.kernels import layer_of_kernels
 from automl_prune.export.recut import Recutter
 from automl_prune.models import densenet_bc, resnet8, vgg11
 from automl_prune.seeding import seeded
+from tests.channels.nets import uneven_norms
 
 BLOCKS = [[1, 8, 1, 1], [4, 16, 2, 2], [4, 24, 1, 2]]
 """Of a small MobileNetV2: expansion, width, repetitions, stride."""
@@ -37,12 +38,7 @@ def family(request: pytest.FixtureRequest) -> tuple[nn.Module, ChannelGraph, tup
     factory, shape = FAMILIES[request.param]
     with seeded("recut", request.param):
         model = factory().eval()
-        for module in model.modules():  # fresh norms do nothing; let wrong indices show
-            if isinstance(module, nn.BatchNorm2d):
-                nn.init.uniform_(module.weight, 0.5, 1.5)
-                nn.init.normal_(module.bias, 0, 0.3)
-                assert module.running_mean is not None
-                module.running_mean.normal_(0, 0.3)
+        uneven_norms(model)
         inputs = (torch.randn(shape),)
     graph = ChannelGraph.trace(model, inputs)
     return model, graph, inputs, Recutter(model, graph, inputs)

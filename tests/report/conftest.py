@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ import pytest
 from automl_prune.candidate import Candidate, GroupChoice
 from automl_prune.costs import Cost
 from automl_prune.evaluation.record import Evaluation, RungScore
+from automl_prune.report.data import ReportData, collect
+from automl_prune.report.table import FrontRow
 from automl_prune.study.record import Attempt, Finalist, FinalistRun, StudyContext, StudyRecord, TrialRecord
 from automl_prune.tasks.base import Metric, Score
 
@@ -146,3 +149,12 @@ def make(recipe: Recipe | None = None) -> StudyRecord:
 def make_record() -> Callable[..., StudyRecord]:
     """Keyword arguments of ``Recipe`` to a record."""
     return lambda **changes: make(Recipe(**changes))
+
+
+def data_of(record: StudyRecord) -> ReportData:
+    return collect(record, Path("runs/x"))
+
+
+def rows_of(part: object) -> tuple[FrontRow, ...]:
+    assert isinstance(part, tuple)
+    return part

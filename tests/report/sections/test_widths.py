@@ -2,26 +2,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from automl_prune.candidate import Candidate, GroupChoice
-from automl_prune.report.data import ReportData, collect
 from automl_prune.report.sections.widths import widths_figure
-from automl_prune.report.table import FrontRow
 from automl_prune.study.record import StudyRecord
+from tests.report.conftest import data_of, rows_of
 
 MakeRecord = Callable[..., StudyRecord]
-
-
-def data_of(record: StudyRecord) -> ReportData:
-    return collect(record, Path("runs/x"))
-
-
-def rows_of(part: object) -> tuple[FrontRow, ...]:
-    assert isinstance(part, tuple)
-    return part
 
 
 def test_heat_map_holds_kept_fractions_in_network_order(make_record: MakeRecord) -> None:
