@@ -125,35 +125,29 @@ def _expected(metric: str) -> str:
 
 
 def _number(name: str, value: object, metric: CostMetric) -> tuple[float, bool]:
-    """The value as a positive finite number, and whether it is relative."""
-    problem = f"budget {name}={value!r} is not a positive number; give {_expected(metric.name)}"
-    if isinstance(value, bool):
-        raise BudgetError(problem)
-    suffix = ""
+    """The value as a positive finite number in the metric's unit or as a fraction, and whether it is a fraction."""
+    given, expected = f"budget {name}={value!r}", _expected(metric.name)
+    number, suffix = _split(value)
+    if suffix not in ("", "%", *metric.suffixes):
+        raise BudgetError(f"{given} has an unknown suffix {suffix!r}; give {expected}")
+    number = number / 100 if suffix == "%" else number * metric.suffixes.get(suffix, 1.0)
+    if not (math.isfinite(number) and number > 0):
+        raise BudgetError(f"{given} is not a positive number; give {expected}")
+    if suffix == "%" and number > 1:
+        raise BudgetError(f"{given} is more than the dense model; give at most '100%'")
+    if not suffix and number > 1 and not metric.counted:
+        raise BudgetError(f"{given} has no unit; give {expected}")
+    return number, suffix == "%" or (not suffix and number <= 1)
+
+
+def _split(value: object) -> tuple[float, str]:
+    """A number and what follows it; NaN for what is no number."""
     if isinstance(value, str):
         match = _NUMBER.fullmatch(value.strip())
-        if match is None:
-            raise BudgetError(problem)
-        suffix = match[2]
-        number = float(match[1])
-    elif isinstance(value, Real):
-        number = float(value)
-    else:
-        raise BudgetError(problem)
-    if suffix == "%":
-        number /= 100
-        if number > 1:
-            raise BudgetError(f"budget {name}={value!r} is more than the dense model; give at most '100%'")
-    elif suffix:
-        if suffix not in metric.suffixes:
-            expected = _expected(metric.name)
-            raise BudgetError(f"budget {name}={value!r} has an unknown suffix {suffix!r}; give {expected}")
-        number *= metric.suffixes[suffix]
-    elif number > 1 and not metric.counted:
-        raise BudgetError(f"budget {name}={value!r} has no unit; give {_expected(metric.name)}")
-    if not (math.isfinite(number) and number > 0):
-        raise BudgetError(problem)
-    return number, suffix == "%" or (not suffix and number <= 1)
+        return (float(match[1]), match[2]) if match is not None else (math.nan, "")
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return math.nan, ""
+    return float(value), ""
 
 
 def _describe(bound: Bound, dense: float) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from torch import nn
 
@@ -133,25 +133,47 @@ def compress(
         PLAIN: _scored(plain.compress(cut), cut, session),
         f"{widths} {criterion}": _scored(small, plan, session),
     }
+    result = Compressed(small, plan, task.metric, rows, None)
     if directory is None:
-        return Compressed(small, plan, task.metric, rows, None)
+        return result
     output = directory.models / f"one-shot-{criterion}-{widths}"
     info = {
         "origin": f"one-shot, {widths} widths by {criterion}",
-        "seed": seed,
-        "evaluation": asdict(recipe),
         "val": asdict(rows[f"{widths} {criterion}"].val),
-        "environment": environment(place),
     }
-    rebuild = factory or partial(copy.deepcopy, session.model.cpu())
+    _export(session, result, output, info, factory or partial(copy.deepcopy, session.model.cpu()), view)
+    session.model.to(place)
+    return replace(result, directory=output)
+
+
+def _export(
+    session: Session,
+    result: Compressed,
+    output: Path,
+    info: Mapping[str, Any],
+    factory: Callable[[], nn.Module],
+    view: View,
+) -> None:
+    """Write and verify the result's files, and say how fast it is."""
+    about = {
+        **info,
+        "seed": session.seed,
+        "evaluation": asdict(session.evaluator.recipe),
+        "environment": environment(session.device),
+    }
     with view.stage("Exporting") as stage:
-        measure = session.measure_export
-        manifest = export_model(small, plan, task, output, dense=rebuild(), info=info, measure=measure)
+        manifest = export_model(
+            result.model,
+            result.plan,
+            session.task,
+            output,
+            dense=factory(),
+            info=about,
+            measure=session.measure_export,
+        )
         stage(1, 1)
     view.say(latency_sentence(cost_of(manifest["latency"]), session.limits.get("latency")))
     view.tell(ModelExported(str(output)))
-    session.model.to(place)
-    return Compressed(small, plan, task.metric, rows, output)
 
 
 def choose_widths(projector: Projector, criterion: str, widths: Widths, share: float = 1.0) -> Candidate:

@@ -63,13 +63,12 @@ def train_dense(
         view.say(f"Epoch {report.epoch}/{config.training.epochs}: loss {report.loss:.4f}, validation {val}")
         view.tell(EpochEnded(report.epoch, config.training.epochs, report.loss, report.val.value))
 
-    seed = config.search.seed
     with view.stage("Training the dense model") as stage:
         model = train(
             config.build_model(),
             task,
             config.training.recipe(),
-            seed=seed,
+            seed=config.search.seed,
             device=device,
             regulariser=regulariser,
             checkpoint=checkpoint,
@@ -79,11 +78,7 @@ def train_dense(
     val, test = score(model, task, "val", device), score(model, task, "test", device)
     metadata = {
         "command": command,
-        "seed": str(seed),
-        "training": config.training.model_dump_json(),
-        "regulariser": json.dumps(dict(regulariser.identity) if regulariser else None),
-        "data": task.digest,
-        "metric": task.metric.name,
+        **_recipe(config, task, regulariser),
         "val": repr(val.value),
         "test": repr(test.value),
         "seconds": f"{time.perf_counter() - start:.0f}",
@@ -94,3 +89,14 @@ def train_dense(
     checkpoint.unlink(missing_ok=True)
     show = task.metric.show
     view.say(f"{task.metric.name}: {show(val.value)} validation, {show(test.value)} test; wrote {output}")
+
+
+def _recipe(config: Config, task: Task, regulariser: Regulariser | None) -> dict[str, str]:
+    """What a training depends on, as metadata of the weights."""
+    return {
+        "seed": str(config.search.seed),
+        "training": config.training.model_dump_json(),
+        "regulariser": json.dumps(dict(regulariser.identity) if regulariser else None),
+        "data": task.digest,
+        "metric": task.metric.name,
+    }

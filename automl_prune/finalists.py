@@ -179,16 +179,11 @@ def export_finalist(
         model = prune(session.model, plan)
         tensors, _ = load_tensors(run.weights(directory))
         model.load_state_dict(tensors)
-        origin = next(t.origin for t in record.trials if t.number == trial)
         info = {
-            "study": record.context.name,
-            "trial": trial,
-            "origin": origin,
             "seed": scored.seed,
             "finetuning": asdict(finetuning),
             "val": asdict(scored.val),
-            "candidate": candidate.to_json(),
-            "environment": dict(record.context.environment),
+            **_provenance(record, trial, candidate),
         }
         manifest = export_model(
             model,
@@ -203,6 +198,17 @@ def export_finalist(
     latency = latency_sentence(cost_of(manifest["latency"]), session.limits.get("latency"))
     view.say(f"Trial {trial}: exported and verified in {directory.model(trial)}. {latency}")
     view.tell(ModelExported(str(directory.model(trial)), trial))
+
+
+def _provenance(record: StudyRecord, trial: int, candidate: Candidate) -> dict[str, Any]:
+    """Where an exported model comes from, for its manifest."""
+    return {
+        "study": record.context.name,
+        "trial": trial,
+        "origin": next(t.origin for t in record.trials if t.number == trial),
+        "candidate": candidate.to_json(),
+        "environment": dict(record.context.environment),
+    }
 
 
 def train_run(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -94,31 +94,23 @@ def predictor_of(
         view: Where progress goes.
         count: How many models to measure.
     """
-    groups, meter = tuple(graph.widths), make_meter(None)
+    meter = make_meter(None)
     machine = meter.fingerprint.to_json()
     identity = {"model": model, "groups": graph.digest, "machine": machine, "seed": seed, "count": count}
     found = load_predictor(path, identity) if path is not None else None
     if found is not None:
         meter = make_meter(found.dense)
     else:
-        notes = path.with_suffix(".samples.json") if path is not None else None
-        reference, samples = _noted(notes, identity)
-        with view.stage("Measuring latency") as stage:
-            if reference is not None:
-                meter = make_meter(reference)
-            quick, wanted = meter.quick(), diverse_widths(lowest, tuple(graph.widths.values()), count, seed)
-            for number, widths in enumerate(wanted):
-                if widths not in samples:
-                    named = dict(zip(groups, widths, strict=True))
-                    samples[widths] = Sample(widths, quick.cost(named).value, dict(quick.profile(named)))
-                    _note(notes, identity, meter.reference, samples)
-                stage(number + 1, len(wanted))
+        notes = _Notes(path.with_suffix(".samples.json") if path is not None else None, identity)
+        reference, samples = notes.read()
+        meter = make_meter(reference) if reference is not None else meter
+        wanted = diverse_widths(lowest, tuple(graph.widths.values()), count, seed)
+        _measure(meter, tuple(graph.widths), wanted, samples, notes, view)
         measured = [samples[widths] for widths in wanted]
-        found = LatencyPredictor.fit(groups, layers_of(graph), measured, dense=meter.reference)
+        found = LatencyPredictor.fit(tuple(graph.widths), layers_of(graph), measured, dense=meter.reference)
         if path is not None:
             save_predictor(path, found, identity)
-        if notes is not None:
-            notes.unlink(missing_ok=True)
+        notes.drop()
     view.say(
         f"Latency is predicted with a {found.error.describe()}; candidates aim below its bound by that error, and "
         "every one is measured"
@@ -172,23 +164,57 @@ def aim_within(
     return max(predicted, aim * predicted / seconds), predictor
 
 
-def _noted(path: Path | None, identity: Mapping[str, Any]) -> tuple[float | None, dict[tuple[int, ...], Sample]]:
-    """The dense model's seconds and the measurements an interrupted session has left, if they are of the same."""
-    if path is None or not path.is_file():
-        return None, {}
-    try:
-        value = read_sealed(path)
-        if value["identity"] != identity:
-            return None, {}
-        rows = [Sample(tuple(row["widths"]), row["seconds"], row["layers"]) for row in value["samples"]]
-        return float(value["reference"]), {row.widths: row for row in rows}
-    except (CheckpointError, KeyError, TypeError):
-        return None, {}
-
-
-def _note(
-    path: Path | None, identity: Mapping[str, Any], reference: float, samples: Mapping[tuple[int, ...], Sample]
+def _measure(
+    meter: Meter,
+    groups: tuple[str, ...],
+    wanted: Sequence[tuple[int, ...]],
+    samples: dict[tuple[int, ...], Sample],
+    notes: _Notes,
+    view: View,
 ) -> None:
-    if path is not None:
-        rows = [asdict(sample) for sample in samples.values()]
-        write_sealed(path, {"identity": dict(identity), "reference": reference, "samples": rows})
+    """Add what is wanted to the samples, and note it after every model."""
+    with view.stage("Measuring latency") as stage:
+        quick = meter.quick()
+        for number, widths in enumerate(wanted):
+            if widths not in samples:
+                named = dict(zip(groups, widths, strict=True))
+                samples[widths] = Sample(widths, quick.cost(named).value, dict(quick.profile(named)))
+                notes.write(meter.reference, samples)
+            stage(number + 1, len(wanted))
+
+
+@dataclass(frozen=True, slots=True)
+class _Notes:
+    """What has been measured so far, for a session that goes on after an interruption.
+
+    Attributes:
+        path: Where; None keeps nothing.
+        identity: What is measured; notes of anything else are not read.
+    """
+
+    path: Path | None
+    identity: Mapping[str, Any]
+
+    def read(self) -> tuple[float | None, dict[tuple[int, ...], Sample]]:
+        """The dense model's seconds, and the measurements by widths; None and nothing where there are none."""
+        if self.path is None or not self.path.is_file():
+            return None, {}
+        try:
+            value = read_sealed(self.path)
+            if value["identity"] != self.identity:
+                return None, {}
+            rows = [Sample(tuple(row["widths"]), row["seconds"], row["layers"]) for row in value["samples"]]
+            return float(value["reference"]), {row.widths: row for row in rows}
+        except (CheckpointError, KeyError, TypeError):
+            return None, {}
+
+    def write(self, reference: float, samples: Mapping[tuple[int, ...], Sample]) -> None:
+        """Replace the notes."""
+        if self.path is not None:
+            rows = [asdict(sample) for sample in samples.values()]
+            write_sealed(self.path, {"identity": dict(self.identity), "reference": reference, "samples": rows})
+
+    def drop(self) -> None:
+        """Remove them."""
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)

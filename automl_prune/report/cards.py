@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from automl_prune.candidate import Candidate
+from automl_prune.evaluation.record import Evaluation
 from automl_prune.factories import to_trust
 from automl_prune.report.data import Missing, ReportData, TrialRow
 from automl_prune.report.estimate import Estimate
@@ -15,6 +16,7 @@ from automl_prune.report.hover import keep
 from automl_prune.report.measured import cost_beside_dense
 from automl_prune.report.table import FrontRow, completed
 from automl_prune.report.words import cost_label, factor, plus_minus
+from automl_prune.study.record import TrialRecord
 
 
 def cards(data: ReportData) -> dict[int, dict[str, Any]]:
@@ -65,10 +67,24 @@ def loading(data: ReportData, trial: int) -> list[tuple[str, str]]:
 
 
 def _card(data: ReportData, row: TrialRow, finalist: FrontRow | None, names: Mapping[str, int]) -> dict[str, Any]:
-    context, evaluation = data.context, row.trial.evaluation
+    evaluation, widths = row.trial.evaluation, data.context.group_widths
     if evaluation is None:
         raise ValueError(f"trial {row.trial.number} is {row.trial.state}; only a completed one has a card")
-    metric = context.metric
+    status = row.status if finalist is None else f"finalist, {'on the front' if finalist.on_front else 'dominated'}"
+    chosen = ", chosen" if data.answer.row is not None and data.answer.row.trial == row.trial.number else ""
+    return {
+        "about": f"{row.trial.origin}, {status}{chosen}",
+        "facts": [*_facts(data, evaluation, finalist), ("criterion × groups", row.criteria)],
+        "kept": [keep(evaluation.candidate, name, dense) for name, dense in widths.items()],
+        "criteria": _criteria(evaluation.candidate, widths, names),
+        "exportable": bool(row.trial.feasible),
+        **_files(data, row.trial),
+    }
+
+
+def _facts(data: ReportData, evaluation: Evaluation, finalist: FrontRow | None) -> list[tuple[str, str]]:
+    """Scores at every rung and as a finalist, then costs."""
+    metric = data.context.metric
     facts = [
         (f"{metric.name}, validation (rung {rung.rung})", plus_minus(metric, Estimate.of([rung.score])))
         for rung in evaluation.rungs
@@ -82,23 +98,16 @@ def _card(data: ReportData, row: TrialRow, finalist: FrontRow | None, names: Map
     facts += [(cost_label(name), cost_beside_dense(cost)) for name, cost in costs.items()]
     if finalist is not None and finalist.efficiency is not None:
         facts.append(("efficiency", factor(finalist.efficiency)))
-    facts.append(("criterion × groups", row.criteria))
-    status = row.status if finalist is None else f"finalist, {'on the front' if finalist.on_front else 'dominated'}"
-    chosen = ", chosen" if data.answer.row is not None and data.answer.row.trial == row.trial.number else ""
-    card: dict[str, Any] = {
-        "about": f"{row.trial.origin}, {status}{chosen}",
-        "facts": facts,
-        "kept": [keep(evaluation.candidate, name, dense) for name, dense in context.group_widths.items()],
-        "criteria": _criteria(evaluation.candidate, context.group_widths, names),
-        "exportable": bool(row.trial.feasible),
-    }
-    if row.trial.number in data.exported:
-        folder = data.run_dir / "models" / str(row.trial.number)
-        card["note"] = f"Exported and verified: model.onnx, weights.safetensors, plan.json, manifest.json in {folder}."
-        card["commands"] = loading(data, row.trial.number)
-    elif not row.trial.feasible:
-        card["note"] = "Over budget: it is never on the front and never exported."
-    return card
+    return facts
+
+
+def _files(data: ReportData, trial: TrialRecord) -> dict[str, Any]:
+    """Where the exported model lies and how to load it, or why there can be none."""
+    if trial.number in data.exported:
+        folder = data.run_dir / "models" / str(trial.number)
+        note = f"Exported and verified: model.onnx, weights.safetensors, plan.json, manifest.json in {folder}."
+        return {"note": note, "commands": loading(data, trial.number)}
+    return {} if trial.feasible else {"note": "Over budget: it is never on the front and never exported."}
 
 
 def _criteria(candidate: Candidate, groups: Mapping[str, int], names: Mapping[str, int]) -> int | list[int]:

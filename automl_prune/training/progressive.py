@@ -127,6 +127,16 @@ class _Proposal:
 
 
 @dataclass(frozen=True, slots=True)
+class _Tried:
+    """A cut that was made, with the model it gives and its validation score before any training."""
+
+    proposal: _Proposal
+    plan: Plan
+    model: nn.Module
+    score: Score
+
+
+@dataclass(frozen=True, slots=True)
 class _Run:
     """One run's fixed parts."""
 
@@ -168,9 +178,9 @@ class _Run:
     def step(self, progress: Progress) -> Progress:
         """One cut with its fine-tuning."""
         number = len(progress.cuts)
-        proposal, plan, small, cut = self._best(progress, self._limits(progress))
+        cut = self._best(progress, self._limits(progress))
         trained = finetune(
-            small,
+            cut.model,
             self.task,
             self.schedule.finetuning,
             seed=derive_seed("progressive", self.schedule.seed, number),
@@ -178,8 +188,9 @@ class _Run:
             teacher=Teacher(self.model),
         )
         result = score(trained, self.task, "val", self.device)
-        record = Cut(proposal.group, proposal.width, cut, result, self.goal.costs_of(plan.widths))
-        return Progress(plan, trained, (*progress.cuts, record))
+        costs = self.goal.costs_of(cut.plan.widths)
+        record = Cut(cut.proposal.group, cut.proposal.width, cut.score, result, costs)
+        return Progress(cut.plan, trained, (*progress.cuts, record))
 
     def _limits(self, progress: Progress) -> dict[str, float]:
         """The limits of the first step of the schedule that the model does not meet yet."""
@@ -187,40 +198,43 @@ class _Run:
         every = (self.schedule.limits(self.goal.dense, self.goal.limits, step) for step in range(1, steps + 1))
         return next(limits for limits in every if not within(costs, limits))
 
-    def _best(self, progress: Progress, limits: Mapping[str, float]) -> tuple[_Proposal, Plan, nn.Module, Score]:
+    def _best(self, progress: Progress, limits: Mapping[str, float]) -> _Tried:
         """The best proposal by score that reaches the limits; where none does, the one that loses least per cost."""
         proposals = list(self._proposals(progress, limits))
         if not proposals:
-            costs = self.costs(progress)
-            over = (
-                f"{cost_metrics[metric].show(costs[metric])} {metric} where at most {cost_metrics[metric].show(limit)} "
-                "are allowed"
-                for metric, limit in self.goal.limits.items()
-                if costs[metric] > limit
-            )
-            raise BudgetError(
-                f"every group is as narrow as it may be, and the model measures {' and '.join(over)}; raise the "
-                f"budget, or let groups be narrower {_WIDTH_LIMITS}"
-            )
+            raise self._stuck(progress)
         reaching = [proposal for proposal in proposals if proposal.reaches]
         context = self._context(progress.model)
         groups = [narrowed(group, progress.plan) for group in self.graph.groups]
         scores = score_groups(groups, context, self.schedule.criterion)
         now = score(progress.model, self.task, "val", self.device)
-        tried = []
-        for proposal in reaching or proposals:
-            best = keep_best(scores[proposal.group], proposal.width)
-            kept = {**progress.plan.kept, proposal.group: [progress.plan.kept[proposal.group][i] for i in best]}
-            plan = self.graph.plan(kept)
-            small = slice_model(progress.model, between(progress.plan, plan), plan.sizes)
-            recalibrate(small, self.task, samples=self.schedule.calibration_samples, device=self.device)
-            tried.append((proposal, plan, small, score(small, self.task, "val", self.device)))
+        tried = [self._try(progress, proposal, scores[proposal.group]) for proposal in reaching or proposals]
         sign = 1 if self.task.metric.higher_is_better else -1
         if reaching:
-            return max(tried, key=lambda one: sign * one[3].value)
-        return min(
-            tried,
-            key=lambda one: max(0.0, sign * (now.value - one[3].value)) / one[0].saved,
+            return max(tried, key=lambda one: sign * one.score.value)
+        return min(tried, key=lambda one: max(0.0, sign * (now.value - one.score.value)) / one.proposal.saved)
+
+    def _try(self, progress: Progress, proposal: _Proposal, scores: torch.Tensor) -> _Tried:
+        """A proposal carried out, its norms recalibrated, nothing trained."""
+        before = progress.plan.kept[proposal.group]
+        kept = [before[channel] for channel in keep_best(scores, proposal.width)]
+        plan = self.graph.plan({**progress.plan.kept, proposal.group: kept})
+        small = slice_model(progress.model, between(progress.plan, plan), plan.sizes)
+        recalibrate(small, self.task, samples=self.schedule.calibration_samples, device=self.device)
+        return _Tried(proposal, plan, small, score(small, self.task, "val", self.device))
+
+    def _stuck(self, progress: Progress) -> BudgetError:
+        """No group can be cut any more, and the model is over budget."""
+        costs = self.costs(progress)
+        over = (
+            f"{cost_metrics[metric].show(costs[metric])} {metric} where at most {cost_metrics[metric].show(limit)} "
+            "are allowed"
+            for metric, limit in self.goal.limits.items()
+            if costs[metric] > limit
+        )
+        return BudgetError(
+            f"every group is as narrow as it may be, and the model measures {' and '.join(over)}; raise the budget, or "
+            f"let groups be narrower {_WIDTH_LIMITS}"
         )
 
     def _context(self, model: nn.Module) -> CriterionContext:
