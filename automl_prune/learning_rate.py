@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from automl_prune.config import EvaluationSection
 from automl_prune.errors import EvaluationError
 from automl_prune.evaluation import FineTuning
 from automl_prune.finalists import Ahead, Run, train_run
+from automl_prune.sections import EvaluationSection
 from automl_prune.session import Session
 from automl_prune.study.directory import RunDirectory
 from automl_prune.study.record import RateSweep, RateTrial, StudyRecord

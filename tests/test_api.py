@@ -16,12 +16,12 @@ from torch import nn
 
 import automl_prune as ap
 from automl_prune import api
-from automl_prune.config import EvaluationSection
 from automl_prune.costs import count_macs
 from automl_prune.errors import BudgetError, ModelError, StudyError
 from automl_prune.evaluation import Evaluation, Evaluator, FineTuning, finetune, score
 from automl_prune.evaluation.evaluator import Trained
 from automl_prune.models import resnet8
+from automl_prune.sections import EvaluationSection
 from automl_prune.seeding import seeded
 from automl_prune.session import choose_device
 from automl_prune.study.directory import RunDirectory

@@ -11,13 +11,14 @@ from torch import nn
 
 import automl_prune as ap
 from automl_prune.compression import PLAIN, WIDTHS, Compressed, compress, plan_within
-from automl_prune.config import Config, EvaluationSection
+from automl_prune.config import Config
 from automl_prune.costs import count_macs
 from automl_prune.costs.latency import LatencySettings
 from automl_prune.errors import BudgetError, ConfigError
 from automl_prune.evaluation import FineTuning, finetune, score
 from automl_prune.files import read_json, tensors_digest
 from automl_prune.models import resnet8
+from automl_prune.sections import EvaluationSection
 from automl_prune.seeding import seeded
 from automl_prune.space import Space
 from automl_prune.study.directory import RunDirectory

@@ -11,11 +11,11 @@ from torch import nn
 
 import automl_prune as ap
 from automl_prune import api
-from automl_prune.config import EvaluationSection
 from automl_prune.errors import EvaluationError
 from automl_prune.evaluation import Evaluator, FineTuning, finetune
 from automl_prune.evaluation.evaluator import Trained
 from automl_prune.models import resnet8
+from automl_prune.sections import EvaluationSection
 from automl_prune.seeding import seeded
 from automl_prune.study.record import RateSweep, RateTrial
 from automl_prune.tasks import Metric, Score, Task

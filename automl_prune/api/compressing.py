@@ -11,10 +11,11 @@ from torch import nn
 from automl_prune.api.preparing import keep_config
 from automl_prune.budget import Budget
 from automl_prune.compression import Compressed, Widths, compress
-from automl_prune.config import Config, EvaluationSection
+from automl_prune.config import Config
 from automl_prune.costs.latency import LatencySettings
 from automl_prune.dense import load_or_train
 from automl_prune.evaluation import Recipe
+from automl_prune.sections import EvaluationSection
 from automl_prune.space import Space
 from automl_prune.study.directory import RunDirectory
 from automl_prune.tasks import Task

@@ -15,7 +15,6 @@ from automl_prune.api.reading import best_row, verdict, write_results
 from automl_prune.api.watching import Watcher, finalist_trained
 from automl_prune.budget import Budget
 from automl_prune.candidate import Candidate
-from automl_prune.config import EvaluationSection
 from automl_prune.errors import StudyError
 from automl_prune.finalists import Ahead, Run, choose, export_finalist, train_finalist
 from automl_prune.joining import in_words
@@ -23,6 +22,7 @@ from automl_prune.learning_rate import finalist_recipe
 from automl_prune.projection.width_errors import errors_of_drops
 from automl_prune.report import FrontRow, front_table
 from automl_prune.report.measured import exported_latencies
+from automl_prune.sections import EvaluationSection
 from automl_prune.sensitivity import known_drops
 from automl_prune.session import Session, environment
 from automl_prune.study.baselines import Baseline, Make, at_several_costs

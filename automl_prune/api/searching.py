@@ -14,13 +14,14 @@ from automl_prune.api.preparing import keep_config
 from automl_prune.api.reading import study_name
 from automl_prune.api.running import SearchResult, conclude, run, study_spec
 from automl_prune.budget import Budget
-from automl_prune.config import Config, EvaluationSection
+from automl_prune.config import Config
 from automl_prune.costs.latency import LatencySettings
 from automl_prune.dense import load_or_train
 from automl_prune.errors import ConfigError
 from automl_prune.files import save_tensors
 from automl_prune.pricing import measuring
 from automl_prune.redaction import redacted
+from automl_prune.sections import EvaluationSection
 from automl_prune.session import Session, choose_device
 from automl_prune.space import Space
 from automl_prune.study.directory import RunDirectory

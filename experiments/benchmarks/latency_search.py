@@ -33,7 +33,6 @@ import automl_prune as ap
 from automl_prune.budget import Budget
 from automl_prune.candidate import Candidate, GroupChoice
 from automl_prune.channels import ChannelGraph
-from automl_prune.config import EvaluationSection
 from automl_prune.costs.latency import LatencySettings
 from automl_prune.evaluation import FineTuning, Teacher, finetune, score
 from automl_prune.export.bundle import export_model
@@ -44,6 +43,7 @@ from automl_prune.pricing import measuring
 from automl_prune.projection import Projector
 from automl_prune.projection.rounding import choose_rounding
 from automl_prune.report.table import completed
+from automl_prune.sections import EvaluationSection
 from automl_prune.seeding import seeded
 from automl_prune.session import Session, environment
 from automl_prune.space import Space

@@ -25,11 +25,12 @@ from one_shot import HERE
 
 import automl_prune as ap
 from automl_prune.checkpoints import load_weights
-from automl_prune.config import Config, EvaluationSection
+from automl_prune.config import Config
 from automl_prune.evaluation import score
 from automl_prune.files import read_json, write_json, write_text
 from automl_prune.front import FrontPoint, ParetoFront
 from automl_prune.report.table import completed
+from automl_prune.sections import EvaluationSection
 from automl_prune.session import Session, choose_device, environment
 from automl_prune.space import Space
 from automl_prune.study.directory import RunDirectory

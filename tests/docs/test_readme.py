@@ -10,8 +10,8 @@ import typer
 from torch import nn
 
 from automl_prune.cli import app
-from automl_prune.config import EvaluationSection
 from automl_prune.models import resnet8
+from automl_prune.sections import EvaluationSection
 from automl_prune.tasks import Task
 from tests.docs.pages import ROOT, Reader, blocks, indented_commands
 from tests.tasks.test_images import write_idx_set
