@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from automl_prune.costs import Cost
 from automl_prune.costs.latency import cost_of
+from automl_prune.errors import CheckpointError
 from automl_prune.export.bundle import MANIFEST
 from automl_prune.files import read_json
 from automl_prune.report.words import cost_value, percent
@@ -18,10 +19,21 @@ def exported_latencies(directory: RunDirectory) -> dict[int, Cost]:
     """The latencies of a run directory's exported models, by trial; a model without a measurement is left out.
 
     Raises:
-        CheckpointError: A manifest is damaged.
+        CheckpointError: A manifest is damaged, or of another version of this package.
     """
-    manifests = {trial: read_json(folder / MANIFEST) for trial, folder in directory.exported()}
-    return {trial: cost_of(manifest["latency"]) for trial, manifest in manifests.items() if "latency" in manifest}
+    found = {}
+    for trial, folder in directory.exported():
+        manifest = read_json(folder / MANIFEST)
+        if "latency" not in manifest:
+            continue
+        try:
+            found[trial] = cost_of(manifest["latency"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(
+                f"the latency in {folder / MANIFEST} was written by another version, or changed ({error!r}); remove "
+                f"{folder} and export the trial again"
+            ) from error
+    return found
 
 
 def remarks(cost: Cost) -> list[str]:

@@ -73,6 +73,9 @@ def test_latencies_come_from_manifests(tmp_path: Path) -> None:
         (folder / "manifest.json").write_text(json.dumps(manifest))
     found = exported_latencies(RunDirectory(tmp_path))
     assert found == {3: Cost("latency", 0.002, 0.004, (0.002, 0.002))}
+    (tmp_path / "models" / "17" / "manifest.json").write_text('{"latency": {"seconds": 1}}')
+    with pytest.raises(CheckpointError, match=r"17.manifest.json was written by another version"):
+        exported_latencies(RunDirectory(tmp_path))
     (tmp_path / "models" / "17" / "manifest.json").write_text("{")
     with pytest.raises(CheckpointError, match="17"):
         exported_latencies(RunDirectory(tmp_path))
