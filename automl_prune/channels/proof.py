@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -29,6 +29,9 @@ DRAWS = 2
 """Random parts that all groups must survive together."""
 
 OnStep = Callable[[int, int], None]
+
+Failure = Callable[[Iterable[str]], str | None]
+"""What goes wrong when some groups are pruned; None when nothing does."""
 
 
 def prove(
@@ -68,12 +71,7 @@ def prove(
             protected = dict.fromkeys(names, f"with nothing removed, {own}; is its forward pass random?")
             break
         found = _at_fault(rest, reason, failure)
-        # what one block of a network does wrong, its other blocks do too
-        kinds = {_kind(name) for name in found}
-        for name in rest:
-            if _kind(name) in kinds and name not in found and (problem := failure([name])):
-                found[name] = problem
-        for name, problem in found.items():
+        for name, problem in {**found, **_alike(found, rest, failure)}.items():
             guessless = graph.without_attributes(name)
             if guessless.attributes != graph.attributes and not bench.failure(guessless, [name]):
                 graph = guessless  # a number that looked like a size was another
@@ -84,11 +82,21 @@ def prove(
     return graph.without(protected) if protected else graph
 
 
-def _kind(name: str) -> str:
-    return re.sub(r"\d+", "0", name)
+def _alike(found: Collection[str], names: Iterable[str], failure: Failure) -> dict[str, str]:
+    """Groups that break the model and are named like those found: what one block does wrong, its other blocks do too.
+
+    Names are alike when they differ in numbers alone.
+    """
+
+    def kind(name: str) -> str:
+        return re.sub(r"\d+", "0", name)
+
+    kinds = {kind(name) for name in found}
+    problems = {name: failure([name]) for name in names if kind(name) in kinds and name not in found}
+    return {name: problem for name, problem in problems.items() if problem}
 
 
-def _at_fault(names: Sequence[str], reason: str, failure: Callable[[Iterable[str]], str | None]) -> dict[str, str]:
+def _at_fault(names: Sequence[str], reason: str, failure: Failure) -> dict[str, str]:
     """One group that breaks the model, by bisection of a set that breaks it for the ``reason`` given."""
     while len(names) > 1:
         middle = len(names) // 2
@@ -101,7 +109,7 @@ def _at_fault(names: Sequence[str], reason: str, failure: Callable[[Iterable[str
     return {names[0]: reason}
 
 
-def _conflict(names: Sequence[str], reason: str, failure: Callable[[Iterable[str]], str | None]) -> dict[str, str]:
+def _conflict(names: Sequence[str], reason: str, failure: Failure) -> dict[str, str]:
     """The first group that breaks the model together with those before it, each half being right alone."""
     right, wrong = len(names) // 2, len(names)  # so many of the first are right, so many are wrong
     while wrong - right > 1:
