@@ -29,7 +29,7 @@ def trained(digits_task: Task) -> nn.Module:
     return finetune(model, digits_task, recipe, seed=0, device=torch.device("cpu"))
 
 
-def _search(model: nn.Module, task: Task, run_dir: Path, epochs: float = 0.5) -> api.SearchResult:
+def _search(model: nn.Module, task: Task, run_dir: Path, epochs: float = 0.5, finalists: int = 1) -> api.SearchResult:
     return ap.search(
         model=model,
         task=task,
@@ -37,7 +37,7 @@ def _search(model: nn.Module, task: Task, run_dir: Path, epochs: float = 0.5) ->
         run_dir=run_dir,
         n_trials=2,
         evaluation=EvaluationSection(
-            calibration_samples=64, finetune_steps=0, finalists=1, finetune_epochs=epochs, seeds=2
+            calibration_samples=64, finetune_steps=0, finalists=finalists, finetune_epochs=epochs, seeds=2
         ),
         space=ap.Space(criteria=("l1",)),
         device="cpu",
@@ -98,6 +98,33 @@ def test_a_rate_that_diverges_is_passed_over(
     monkeypatch.setattr("automl_prune.learning_rate.RATES", (1e29, 1e30))
     with pytest.raises(EvaluationError, match="fails at every learning rate"):
         _search(trained, digits_task, tmp_path / "all", epochs=1)
+
+
+def test_a_finalist_out_of_memory_is_recorded_and_the_others_go_on(
+    trained: nn.Module, digits_task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = Evaluator.finalist
+    too_large: list[Any] = []
+
+    def small_memory(evaluator: Evaluator, candidate: Any, *args: Any) -> Trained:
+        if candidate == (too_large or [candidate])[0]:
+            too_large.append(candidate)
+            raise EvaluationError("out of memory on cuda:0")
+        return original(evaluator, candidate, *args)
+
+    monkeypatch.setattr("automl_prune.evaluation.evaluator.Evaluator.finalist", small_memory)
+    record = _search(trained, digits_task, tmp_path, finalists=2).record
+    (failed,) = record.failed_finalists
+    assert failed.reason.endswith("out of memory on cuda:0")
+    assert record.finalists
+    assert failed.trial not in [finalist.trial for finalist in record.finalists]
+    said = f"trial {failed.trial} failed as a finalist: {failed.reason}"
+    assert said in api.status(tmp_path).in_words()
+    assert "could not be fine-tuned as a finalist" in (tmp_path / "report.html").read_text()
+    monkeypatch.undo()
+    again = _search(trained, digits_task, tmp_path, finalists=2).record
+    assert not again.failed_finalists
+    assert failed.trial in [finalist.trial for finalist in again.finalists]
 
 
 def test_records_survive_storage_and_say_what_they_rest_on() -> None:

@@ -73,6 +73,7 @@ class Status:
             **self.crew.to_json(),
             "seconds_left": self.crew.seconds_left(left) if left else 0.0,
             "failures": [{"trial": t.number, "reason": t.reason} for t in record.trials if t.state == "failed"],
+            "finalist_failures": [{"trial": f.trial, "reason": f.reason} for f in record.failed_finalists],
             "verdict": verdict(record),
         }
 
@@ -94,6 +95,7 @@ class Status:
         if left > 0 and crew.seconds_per_trial:
             lines.append(_pace(crew, crew.seconds_per_trial, left))
         lines += [f"trial {t.number} failed: {t.reason}" for t in record.trials if t.state == "failed"]
+        lines += [f"trial {f.trial} failed as a finalist: {f.reason}" for f in record.failed_finalists]
         return "\n".join([*lines, verdict(record)])
 
 

@@ -15,7 +15,7 @@ from automl_prune.api.reading import best_row, verdict, write_results
 from automl_prune.api.watching import Watcher, finalist_trained
 from automl_prune.budget import Budget
 from automl_prune.candidate import Candidate
-from automl_prune.errors import StudyError
+from automl_prune.errors import EvaluationError, StudyError
 from automl_prune.finalists import Ahead, Run, choose, export_finalist, train_finalist
 from automl_prune.joining import in_words
 from automl_prune.learning_rate import finalist_recipe
@@ -27,8 +27,8 @@ from automl_prune.sensitivity import known_drops
 from automl_prune.session import Session, environment
 from automl_prune.study.baselines import Baseline, Make, at_several_costs
 from automl_prune.study.directory import RunDirectory
-from automl_prune.study.record import Point, StudyContext, StudyRecord
-from automl_prune.study.runner import read_study, run_study
+from automl_prune.study.record import FailedFinalist, Point, StudyContext, StudyRecord
+from automl_prune.study.runner import read_study, run_study, write_failed_finalist
 from automl_prune.study.spec import Evaluate, Event, StudySpec
 from automl_prune.study.storage import StudyStorage
 from automl_prune.view import SearchEnded, View
@@ -191,23 +191,47 @@ def conclude(
         factory: Builds the dense model anew; by default copies it.
         view: Where progress goes.
         ahead: Trains the finalists' runs side by side, where there are workers for it.
+
+    Raises:
+        EvaluationError: No finalist at all can be fine-tuned; one that cannot is recorded with the reason.
     """
     rebuild = factory or partial(copy.deepcopy, session.model.cpu())
     session.model.to(session.device)
-    chosen = choose(record, evaluation.finalists)
-    if chosen:
-        finetuning = finalist_recipe(
-            evaluation, session, storage, record, chosen[0], directory, study, view=view, ahead=ahead
-        )
-        if ahead is not None:
-            done = {finalist.trial for finalist in record.finalists}
-            ahead([Run(t, n, finetuning) for t in chosen if t not in done for n in range(evaluation.seeds)])
-    for trial in chosen:
-        train_finalist(session, storage, record, trial, finetuning, evaluation.seeds, directory, study, view=view)
-        record = read_study(storage, study)
-        view.tell(finalist_trained(record, trial))
-        export_finalist(session, record, trial, finetuning, rebuild, directory, view=view)
+    left, failed = list(choose(record, evaluation.finalists)), dict[int, str]()
+
+    def set_aside(trial: int, error: EvaluationError) -> None:
+        left.remove(trial)
+        failed[trial] = str(error)
+        write_failed_finalist(storage, FailedFinalist(trial, str(error)), study)
+        view.say(f"Trial {trial} could not be fine-tuned as a finalist: {error}")
+
+    finetuning = None
+    while left and finetuning is None:  # the first that can be trained has its learning rate measured for all
+        try:
+            finetuning = finalist_recipe(
+                evaluation, session, storage, record, left[0], directory, study, view=view, ahead=ahead
+            )
+        except EvaluationError as error:
+            set_aside(left[0], error)
+    if finetuning is not None and ahead is not None:
+        done = {finalist.trial for finalist in record.finalists}
+        ahead([Run(t, n, finetuning) for t in left if t not in done for n in range(evaluation.seeds)])
+    for trial in tuple(left):
+        assert finetuning is not None
+        try:
+            train_finalist(session, storage, record, trial, finetuning, evaluation.seeds, directory, study, view=view)
+            record = read_study(storage, study)
+            view.tell(finalist_trained(record, trial))
+            export_finalist(session, record, trial, finetuning, rebuild, directory, view=view)
+        except EvaluationError as error:
+            set_aside(trial, error)
+    record = read_study(storage, study)
     write_results(record, directory)
+    if failed and not left:
+        raise EvaluationError(
+            f"none of the finalists could be fine-tuned, the last one because: {[*failed.values()][-1]}; mend that, "
+            "then run the same command again"
+        )
     result = SearchResult(record, tuple(front_table(record, None, exported_latencies(directory))), directory.path)
     rows = tuple(row.flat(record.context.metric.name) for row in result.front)
     view.tell(SearchEnded(str(directory.path), str(directory.report), verdict(record), rows))

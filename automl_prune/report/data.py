@@ -108,6 +108,7 @@ def _progress(record: StudyRecord) -> str:
     parts = [f"{counts['complete']} of {plural(record.requested, 'trial')} complete"]
     parts += [f"{counts[state]} {state}" for state in ("failed", "running", "waiting") if counts[state]]
     parts.append(plural(len(record.finalists), "finalist") if record.finalists else "no finalists")
+    parts += [f"trial {f.trial} could not be fine-tuned as a finalist ({f.reason})" for f in record.failed_finalists]
     if record.stop is not None:
         return f"{', '.join(parts)}. {record.stop.sentence(record.requested)}"
     return ", ".join(parts) + ("." if record.finished else "; the search is unfinished and can be resumed.")

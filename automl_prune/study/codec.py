@@ -16,7 +16,7 @@ from automl_prune.costs import Cost
 from automl_prune.errors import EvaluationError, StudyError
 from automl_prune.evaluation.record import Evaluation
 from automl_prune.space import FloatParameter, Parameter
-from automl_prune.study.record import Attempt, Finalist, Point, RateSweep, StudyContext, TrialRecord, TrialState
+from automl_prune.study.record import Attempt, FailedFinalist, Finalist, Point, RateSweep, StudyContext, TrialRecord, TrialState
 
 # User attributes of a trial.
 OWNER: Final = "owner"
@@ -27,6 +27,7 @@ SOURCE: Final = "source"
 ROOT: Final = "root"
 RETRY_OF: Final = "retry_of"
 REASON: Final = "reason"
+POISON: Final = "poison"
 DROPPED: Final = "dropped"
 HANDED_BACK: Final = "handed_back"
 POINT: Final = "point"
@@ -38,6 +39,7 @@ CONTEXT: Final = "context"
 REQUESTED: Final = "requested"
 PATIENCE: Final = "patience"
 FINALIST: Final = "finalist:"
+FAILED_FINALIST: Final = "failed_finalist:"
 SWEEP: Final = "learning_rate"
 INVITATION: Final = "invitation"
 
@@ -217,6 +219,17 @@ def decode_finalists(attributes: Mapping[str, Any]) -> tuple[Finalist, ...]:
             f"the study holds a damaged record ({error}); delete it and run the finalists again"
         ) from error
     return tuple(sorted(found, key=lambda finalist: finalist.trial))
+
+
+def decode_failed_finalists(attributes: Mapping[str, Any]) -> tuple[FailedFinalist, ...]:
+    """Those that could not be fine-tuned, in order of their trial; one that could later is none."""
+    found = {
+        int(key.removeprefix(FAILED_FINALIST)): str(reason)
+        for key, reason in attributes.items()
+        if key.startswith(FAILED_FINALIST)
+    }
+    trained = {finalist.trial for finalist in decode_finalists(attributes)}
+    return tuple(FailedFinalist(trial, found[trial]) for trial in sorted(found.keys() - trained))
 
 
 def decode_sweep(attributes: Mapping[str, Any]) -> RateSweep | None:

@@ -108,6 +108,14 @@ class Finalist:
 
 
 @dataclass(frozen=True, slots=True)
+class FailedFinalist:
+    """A trial that could not be fine-tuned as a finalist, and why; the same command tries it again."""
+
+    trial: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class RateTrial:
     """A fine-tuning at one learning rate: its validation score (None where it diverged), steps and wall seconds."""
 
@@ -245,6 +253,7 @@ class StudyRecord:
         requested: Trials in all.
         stop: Where it stopped early, if it did.
         sweep: How the finalists' learning rate was chosen, if it was.
+        failed_finalists: Trials that were to be finalists and could not be fine-tuned, by trial.
     """
 
     context: StudyContext
@@ -253,6 +262,7 @@ class StudyRecord:
     requested: int
     stop: Stop | None = None
     sweep: RateSweep | None = None
+    failed_finalists: tuple[FailedFinalist, ...] = ()
 
     @property
     def left(self) -> int:

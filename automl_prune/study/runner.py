@@ -16,6 +16,7 @@ from automl_prune.study.baselines import affordable
 from automl_prune.study.codec import (
     CANDIDATE,
     CONTEXT,
+    FAILED_FINALIST,
     FINALIST,
     IDENTITY,
     ORIGIN,
@@ -24,6 +25,7 @@ from automl_prune.study.codec import (
     SOURCE,
     SWEEP,
     decode_context,
+    decode_failed_finalists,
     decode_finalists,
     decode_sweep,
     differences,
@@ -33,7 +35,7 @@ from automl_prune.study.codec import (
     trial_record,
 )
 from automl_prune.study.ledger import Ledger
-from automl_prune.study.record import Finalist, RateSweep, StudyRecord, TrialState
+from automl_prune.study.record import FailedFinalist, Finalist, RateSweep, StudyRecord, TrialState
 from automl_prune.study.spec import Evaluate, Event, Identify, OnEvent, Propose, StudySpec
 from automl_prune.study.stopping import Stagnation
 from automl_prune.study.storage import StudyStorage
@@ -178,7 +180,13 @@ def read_study(storage: StudyStorage, name: str | None = None) -> StudyRecord:
         state: TrialState = "waiting" if chain.state == "lost" else chain.state
         trials.append(trial_record(chain.index, chain.current, state, chain.attempt, chain.deaths, context.limits))
     return StudyRecord(
-        context, tuple(trials), decode_finalists(attributes), requested, stagnation.stop, decode_sweep(attributes)
+        context,
+        tuple(trials),
+        decode_finalists(attributes),
+        requested,
+        stagnation.stop,
+        decode_sweep(attributes),
+        decode_failed_finalists(attributes),
     )
 
 
@@ -198,6 +206,11 @@ def read_identity(storage: StudyStorage, name: str | None = None) -> Mapping[str
 def write_finalist(storage: StudyStorage, finalist: Finalist, name: str | None = None) -> None:
     """Store a finalist with its study, replacing one of the same trial."""
     Ledger(storage, name).set_attribute(f"{FINALIST}{finalist.trial}", finalist.to_json())
+
+
+def write_failed_finalist(storage: StudyStorage, failed: FailedFinalist, name: str | None = None) -> None:
+    """Store with its study why a trial is no finalist."""
+    Ledger(storage, name).set_attribute(f"{FAILED_FINALIST}{failed.trial}", failed.reason)
 
 
 def write_sweep(storage: StudyStorage, sweep: RateSweep, name: str | None = None) -> None:

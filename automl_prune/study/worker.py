@@ -52,6 +52,7 @@ from automl_prune.study.codec import (
     OWNER,
     PATIENCE,
     POINT,
+    POISON,
     REASON,
     decode_context,
     directions,
@@ -111,7 +112,7 @@ class Worker:
         self._space = distributions(spec.parameters)
         self._proposer = Proposer(spec.strategy, self._space, directions(spec.context), spec.network)
         self._watch = Watch(spec.lease)
-        self._known = Known()
+        self._known = Known(lambda trial: identify(self._candidate(trial)))
         stored = ledger.attributes()  # the same for all workers, to the last digit of the dense model's score
         self._stagnation = Stagnation(stored.get(PATIENCE), decode_context(stored, ledger.name))
         self._owner = Owner.mine(spec.device).to_json()
@@ -173,7 +174,7 @@ class Worker:
             self._ledger.fail(trial_id(trial))
         else:
             reason = _cause_of_death([*chain.deaths, trial])
-            self._ledger.fail(trial_id(trial), **{REASON: reason})
+            self._ledger.fail(trial_id(trial), **{POISON: True, REASON: reason})
             self._tell("failed", self._ledger.chains(), chain.index, reason)
 
     def _claim(self, chains: Sequence[Chain]) -> _Claim | None:
@@ -235,10 +236,11 @@ class Worker:
         index = claim.chain.index
         self._tell("started", claim.chains, index)
         try:
-            given = claim.chain.current.user_attrs.get(CANDIDATE)
-            candidate = Candidate.from_json(given) if given else self._propose(claim.chain.current.user_attrs[POINT])
-            source = self._known.by_plan.get(self._identify(candidate))
-            if source is not None:
+            candidate = self._candidate(claim.chain.current)
+            plan = self._identify(candidate)
+            if (poison := self._known.poison.get(plan)) is not None:
+                return f"it is the model of trial {poison}, whose worker died every time, so it is not tried"
+            if (source := self._known.by_plan.get(plan)) is not None:
                 return replace(self._known.by_point[source], candidate=candidate), source
             seed = derive_seed(self._spec.seed, "evaluation", index)
             evaluation = self._evaluate(candidate, seed, self._climb(index))
@@ -250,6 +252,10 @@ class Worker:
             raise
         except Exception as error:  # out of memory, a singular matrix: this candidate's trouble, until all have it
             return f"{type(error).__name__}: {error}"
+
+    def _candidate(self, trial: FrozenTrial) -> Candidate:
+        given = trial.user_attrs.get(CANDIDATE)
+        return Candidate.from_json(given) if given else self._propose(trial.user_attrs[POINT])
 
     def _climb(self, index: int) -> Climb:
         """The rule for one point: it looks at what lies before the point alone, so it decides alike on every resume."""

@@ -15,6 +15,7 @@ from torch import nn
 from automl_prune.checkpoints import Checkpoint
 from automl_prune.errors import ConfigError, EvaluationError
 from automl_prune.evaluation.layout import training_format
+from automl_prune.evaluation.memory import within_memory
 from automl_prune.evaluation.score import score
 from automl_prune.files import tensors_digest
 from automl_prune.seeding import derive_seed, deterministic_kernels, seeded
@@ -138,14 +139,14 @@ def train(
         on_epoch: Called after every epoch trained here (not for those the checkpoint holds).
 
     Raises:
-        EvaluationError: The loss is not finite, or has grown tenfold.
+        EvaluationError: The loss is not finite, or has grown tenfold; or memory ran out.
         CheckpointError: The checkpoint is damaged, or of another training.
     """
     run = _Run(model, task, recipe, seed=seed, device=device, regulariser=regulariser, on_step=on_step)
     kept = None if checkpoint is None else Checkpoint(checkpoint, run.identity())
     start = 0 if kept is None else run.restore(kept)
     for epoch in range(start, recipe.epochs):
-        with deterministic_kernels():
+        with deterministic_kernels(), within_memory(device):
             loss = run.epoch(epoch)
         if kept is not None:
             kept.save(run.model, run.optimizer, {"epochs_done": epoch + 1, "first_loss": run.first_loss})

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from automl_prune.candidate import Candidate
+from automl_prune.evaluation import Evaluation
+from automl_prune.evaluation.evaluator import Climb
+from automl_prune.study.baselines import Baseline
 from automl_prune.study.runner import read_study, run_study
 from automl_prune.study.storage import open_storage
 from tests.study.processes import check_exact, kill, lines, wait_for_end, wait_until
@@ -120,3 +125,12 @@ def test_trial_that_kills_its_workers_is_set_aside(attempts: int, tmp_path: Path
     assert f"its worker died {attempts} times (process " in reason
     assert record.trials[2].attempt == attempts
     assert lines(tmp_path, "failed", "events") == ["failed 2"]
+
+    def never(candidate: Candidate, seed: int, climb: Climb) -> Evaluation:
+        raise AssertionError("what killed its workers is not tried again under another number")
+
+    same = Baseline("the same point again", record.trials[2].point)
+    more = run_study(replace(spec(9), baselines=(same,)), open_storage(None, tmp_path), propose, never)
+    assert more.trials[:8] == record.trials
+    assert more.trials[8].state == "failed"
+    assert "the model of trial 2, whose worker died every time" in str(more.trials[8].reason)
