@@ -54,7 +54,8 @@ class Run:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Run:
         """Rebuild it from ``to_json``."""
-        return cls(**{**value, "finetuning": FineTuning(**value["finetuning"])})
+        recipe = {**value["finetuning"], "devices": tuple(value["finetuning"]["devices"])}
+        return cls(**{**value, "finetuning": FineTuning(**recipe)})
 
     def weights(self, directory: RunDirectory) -> Path:
         """Where its weights and scores wait for the export."""
@@ -222,7 +223,7 @@ def train_run(
     """One run, read from its file when it was finished earlier, gone on with when it was interrupted."""
     path, candidate = run.weights(directory), candidate_of(record, run.trial)
     seed = derive_seed("finalist", session.seed, run.number)
-    identity = json.dumps([session.evaluator.plan(candidate).digest, asdict(run.finetuning), seed])
+    identity = json.dumps([session.evaluator.plan(candidate).digest, run.finetuning.identity, seed])
     if path.is_file():
         try:
             _, metadata = load_tensors(path)

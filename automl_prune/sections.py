@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from automl_prune.costs.latency import LatencySettings, runtimes
-from automl_prune.evaluation import FineTuning, Recipe
+from automl_prune.evaluation import FineTuning, Precision, Recipe
 from automl_prune.registry import nearest
 from automl_prune.study.promotion import Promotion
 from automl_prune.study.strategies import strategies
@@ -83,6 +83,9 @@ class EvaluationSection(Section):
             for a trial one chooses.
         finetune_epochs: Epochs of a finalist's fine-tuning.
         seeds: Fine-tunings per finalist, for mean and interval.
+        finalist_devices: That fine-tune each finalist together, e.g. ``[cuda:0, cuda:1]``, each with a part of every
+            batch (extra ``multigpu``); without any, the one that everything runs on.
+        finalist_precision: ``bf16-mixed`` trains finalists in bfloat16 where that is safe (extra ``multigpu``).
         attempts: How often a trial is tried in all when its worker dies of it; then it is set aside, failed.
     """
 
@@ -97,6 +100,8 @@ class EvaluationSection(Section):
     finetune_epochs: _Positive = 3.0
     seeds: _Count = 3
     attempts: _Count = 3
+    finalist_devices: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    finalist_precision: Precision = "32-true"
 
     @field_validator("learning_rate", mode="before")
     @classmethod
@@ -118,7 +123,8 @@ class EvaluationSection(Section):
     def finalist(self, task: Task) -> FineTuning:
         """The fine-tuning of finalists on a task's data; with ``auto`` its learning rate is yet to be chosen."""
         batches = len(task.batches("train", shuffle=0))
-        return self.finetuning(max(1, round(self.finetune_epochs * batches)))
+        plain = self.finetuning(max(1, round(self.finetune_epochs * batches)))
+        return replace(plain, devices=self.finalist_devices, precision=self.finalist_precision)
 
     def finetuning(self, steps: int) -> FineTuning:
         """A fine-tuning of so many steps, with rung 1's learning rate where none is given."""

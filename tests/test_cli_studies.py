@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from click.testing import Result
 from typer.testing import CliRunner
 
 from automl_prune import api
@@ -37,3 +38,26 @@ def test_studies_of_other_data_are_not_compared(tmp_path: Path) -> None:
     first, second = searched(tmp_path / "a"), searched(tmp_path / "b", data="other")
     with pytest.raises(StudyError, match="data, splits or preprocessing differ"):
         api.compare(first, second)
+
+
+def test_a_study_in_a_database_is_found_through_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"sqlite:///{tmp_path / 'studies.db'}"
+    same = {"model": "m", "data": "digest"}
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        run_study(replace(spec(4), name=name, identity=same), open_storage(url, tmp_path), propose, evaluate)
+    journal = searched(tmp_path / "journal")
+
+    def run(*words: str) -> Result:
+        return CliRunner().invoke(app, list(words))
+
+    a, b = str(tmp_path / "a"), str(tmp_path / "b")
+    assert "AUTOML_PRUNE_STORAGE" in str(run("status", a).exception)
+    assert "4 of 4 trials finished" in run("status", a, "--storage", url).output
+    monkeypatch.setenv("AUTOML_PRUNE_STORAGE", url)
+    for command in (["status", a], ["front", a], ["report", a], ["compare", a, b], ["compare", a, str(journal)]):
+        done = run(*command)
+        assert done.exit_code == 0, done.output
+    assert "6 of 6 trials finished" in run("status", str(journal)).output, "the run directory's own journal comes first"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from automl_prune.api.preparing import session_in
-from automl_prune.api.reading import best_row, budget_of, read, study_name, write_results
+from automl_prune.api.reading import best_row, budget_of, read, storage_of, study_name, write_results
 from automl_prune.config import Config
 from automl_prune.errors import ConfigError, StudyError
 from automl_prune.finalists import export_finalist, train_finalist
@@ -48,6 +48,7 @@ def export(
     if (trial is None) == (not budget):
         raise ConfigError("name what to export: either --trial N or --budget macs=0.4")
     view, directory = view or Silent(), RunDirectory(run_dir)
+    storage = storage_of(directory, storage)
     record = read(run_dir, storage)
     number = _trial_within(record, budget) if trial is None else trial
     if number not in {t.number for t, _ in completed(record)}:

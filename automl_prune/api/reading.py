@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import closing
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,9 @@ from automl_prune.study.record import StudyRecord
 from automl_prune.study.runner import read_study
 from automl_prune.study.storage import StudyStorage, open_storage
 
+STORAGE_VARIABLE = "AUTOML_PRUNE_STORAGE"
+"""Environment variable with the URL of the database of studies whose run directory holds no journal."""
+
 
 def read(run_dir: Path, storage: str | None = None) -> StudyRecord:
     """The record of the study a run directory holds.
@@ -30,19 +34,33 @@ def read(run_dir: Path, storage: str | None = None) -> StudyRecord:
     Raises:
         StudyError: There is none.
     """
-    with open_study(run_dir, storage) as opened:
-        return read_study(opened, study_name(RunDirectory(run_dir), storage))
+    with open_study(run_dir, storage) as (opened, name):
+        return read_study(opened, name)
 
 
-def open_study(run_dir: Path, storage: str | None) -> closing[StudyStorage]:
-    """The storage of the study a run directory holds, closed at the end of a ``with``; ``StudyError`` without one."""
+@contextmanager
+def open_study(run_dir: Path, storage: str | None) -> Iterator[tuple[StudyStorage, str]]:
+    """The storage of the study of a run directory, and its name there; closed at the end of the block."""
     directory = RunDirectory(run_dir)
-    if storage is None and not directory.journal.is_file():
-        raise StudyError(
-            f"{run_dir} holds no study ({directory.journal.name} is missing); give the run directory of a "
-            "search, and --storage URL if it lives in a database"
-        )
-    return closing(open_storage(storage, run_dir))
+    url = storage_of(directory, storage)
+    with closing(open_storage(url, run_dir)) as opened:
+        yield opened, study_name(directory, url)
+
+
+def storage_of(directory: RunDirectory, given: str | None) -> str | None:
+    """Where the study of a run directory lives: as given, else in its journal (None), else as the environment says.
+
+    Raises:
+        StudyError: Nothing says where.
+    """
+    if given is not None or directory.journal.is_file():
+        return given
+    if STORAGE_VARIABLE in os.environ:
+        return os.environ[STORAGE_VARIABLE]
+    raise StudyError(
+        f"{directory.path} holds no study ({directory.journal.name} is missing); give the run directory of a "
+        f"search, and --storage URL (or the environment variable {STORAGE_VARIABLE}) if it lives in a database"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +119,7 @@ class Status:
 
 def status(run_dir: Path, storage: str | None = None) -> Status:
     """Trials by state, workers and their leases, retries, failures with reasons, pace and time left."""
-    with open_study(run_dir, storage) as opened:
-        name = study_name(RunDirectory(run_dir), storage)
+    with open_study(run_dir, storage) as (opened, name):
         record = read_study(opened, name)
         return Status(record, read_crew(opened, name, record.requested))
 

@@ -10,7 +10,7 @@ import yaml
 
 from automl_prune.api.launching import Team, open_to_workers
 from automl_prune.api.preparing import keep_config, session_in
-from automl_prune.api.reading import study_name
+from automl_prune.api.reading import storage_of, study_name
 from automl_prune.api.running import SearchResult, baselines_of, conclude, run, study_spec
 from automl_prune.budget import Budget
 from automl_prune.candidate import Candidate
@@ -127,12 +127,8 @@ class _Earlier:
 
     @classmethod
     def read(cls, directory: RunDirectory, storage: str | None) -> _Earlier:
-        if storage is None and not directory.journal.is_file():
-            raise StudyError(
-                f"{directory.path} holds no study ({directory.journal.name} is missing); give the run directory of a "
-                "search, and --storage URL if it lives in a database"
-            )
-        opened, name = open_storage(storage, directory.path), study_name(directory, storage)
+        url = storage_of(directory, storage)
+        opened, name = open_storage(url, directory.path), study_name(directory, url)
         record = read_study(opened, name)
         if not completed(record):
             raise StudyError(

@@ -18,6 +18,7 @@ from automl_prune.config import Config
 from automl_prune.costs.latency import LatencySettings
 from automl_prune.dense import load_or_train
 from automl_prune.errors import ConfigError
+from automl_prune.evaluation import check_devices
 from automl_prune.files import save_tensors
 from automl_prune.pricing import measuring
 from automl_prune.redaction import redacted
@@ -86,6 +87,7 @@ def search(
             "configuration; give config, or start the search from a config.yaml"
         )
     place = choose_device(device)
+    check_devices(evaluation.finalist_devices, evaluation.finalist_precision)
     recipe, space = evaluation.recipe(), space or Space()
     directory.sweep()
     opened = open_storage(storage, directory.path)
@@ -118,7 +120,8 @@ def search(
         open_to_workers(team, spec, opened, directory)
     ahead = None
     if launcher is not None and config:
-        ahead = runs_ahead(team, spec.name, view, url=storage, run_dir=directory.path, config=config)
+        if not evaluation.finalist_devices:  # else every run has them all
+            ahead = runs_ahead(team, spec.name, view, url=storage, run_dir=directory.path, config=config)
         run_workers(launcher, spec, opened, view, url=storage, run_dir=directory.path, config=config)
         record = read_study(opened, name)
     else:

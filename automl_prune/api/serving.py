@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from automl_prune.api.reading import open_study, read, study_name
+from automl_prune.api.reading import open_study, read
 from automl_prune.report import dashboard_figures
 from automl_prune.study.dashboard import serve_dashboard
 from automl_prune.study.directory import RunDirectory
@@ -46,6 +46,5 @@ def dashboard(
     view.say(
         f"http://{host}:{port}  (stop with Ctrl-C; it does not know budgets: report.html has the front within them)"
     )
-    with open_study(run_dir, storage) as opened:
-        name, figures = study_name(RunDirectory(run_dir), storage), dashboard_figures(record, run_dir)
-        serve_dashboard(opened, name, figures, host, port)
+    with open_study(run_dir, storage) as (opened, name):
+        serve_dashboard(opened, name, dashboard_figures(record, run_dir), host, port)

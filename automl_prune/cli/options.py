@@ -23,7 +23,10 @@ SetOption = Annotated[list[str] | None, typer.Option("--set", help="Override a k
 EventsOption = Annotated[bool, typer.Option("--json", help="Events for machines: a JSON object per line on stdout.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable.")]
 RunDirOption = Annotated[Path | None, typer.Option(help="Where everything is written. [default: runs/NAME]")]
-StorageOption = Annotated[str | None, typer.Option(help="Database URL.")]
+StorageOption = Annotated[
+    str | None,
+    typer.Option(help="Database URL. [default: the journal in the run directory, else $AUTOML_PRUNE_STORAGE]"),
+]
 TrustOption = Annotated[
     list[str] | None,
     typer.Option("--trust", help="Package whose functions the study's configuration may name. Repeatable."),

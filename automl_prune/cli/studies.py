@@ -98,6 +98,7 @@ def compare(
     run_a: Annotated[Path, typer.Argument(help="A run directory, e.g. runs/tpe.", show_default=False)],
     run_b: Annotated[Path, typer.Argument(help="Another one, of the same data.", show_default=False)],
     json: JsonOption = False,
+    storage: StorageOption = None,
 ) -> None:
     """Compare two studies: hypervolumes of their fronts, and the best model of each at every cost.
 
@@ -106,7 +107,7 @@ def compare(
     from automl_prune import api
     from automl_prune.terminal import comparison_tables
 
-    result = api.compare(run_a, run_b)
+    result = api.compare(run_a, run_b, storage)
     if json:
         print(json_module.dumps(result.to_json(), indent=1))
         return

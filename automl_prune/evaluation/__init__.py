@@ -2,7 +2,8 @@
 
 from automl_prune.evaluation.batchnorm import recalibrate
 from automl_prune.evaluation.evaluator import Evaluator, Recipe
-from automl_prune.evaluation.finetune import FineTuning, finetune
+from automl_prune.evaluation.finetune import FineTuning, Precision, finetune
+from automl_prune.evaluation.parallel import check_devices, finetune_on
 from automl_prune.evaluation.reconstruct import reconstruct, unreconstructible
 from automl_prune.evaluation.record import Evaluation, RungScore
 from automl_prune.evaluation.score import score
@@ -10,6 +11,7 @@ from automl_prune.evaluation.sequential import reconstruct_sequentially
 from automl_prune.evaluation.teacher import Teacher
 
 __all__ = [
-    "Evaluation", "Evaluator", "FineTuning", "Recipe", "RungScore", "Teacher", "finetune",
-    "recalibrate", "reconstruct", "reconstruct_sequentially", "score", "unreconstructible",
+    "Evaluation", "Evaluator", "FineTuning", "Precision", "Recipe", "RungScore", "Teacher",
+    "check_devices", "finetune", "finetune_on", "recalibrate", "reconstruct", "reconstruct_sequentially",
+    "score", "unreconstructible",
 ]  # fmt: skip

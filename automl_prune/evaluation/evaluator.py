@@ -23,6 +23,7 @@ from automl_prune.errors import ConfigError, EvaluationError, PlanError
 from automl_prune.evaluation.batchnorm import recalibrate
 from automl_prune.evaluation.finetune import FineTuning, finetune
 from automl_prune.evaluation.memory import within_memory
+from automl_prune.evaluation.parallel import check_devices, finetune_on
 from automl_prune.evaluation.reconstruct import reconstruct
 from automl_prune.evaluation.record import Evaluation, RungScore
 from automl_prune.evaluation.score import score
@@ -243,11 +244,18 @@ class Evaluator:
         on_step: Callable[[int, int], None] | None,
         checkpoint: Checkpoint | None = None,
     ) -> nn.Module:
+        seed = derive_seed("evaluation", seed)
+        if recipe.devices or recipe.precision != "32-true":
+            devices = check_devices(recipe.devices, recipe.precision) or (self.device,)
+            dense = self.model if recipe.distillation > 0 else None
+            return finetune_on(
+                devices, model, self.task, recipe, seed=seed, teacher=dense, checkpoint=checkpoint, on_step=on_step
+            )
         return finetune(
             model,
             self.task,
             recipe,
-            seed=derive_seed("evaluation", seed),
+            seed=seed,
             device=self.device,
             teacher=self._teacher,
             checkpoint=checkpoint,

@@ -6,8 +6,9 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import count, islice
+from typing import Any, Literal, TypeAlias, get_args
 
 import torch
 from torch import nn
@@ -15,10 +16,14 @@ from torch import nn
 from automl_prune.checkpoints import Checkpoint
 from automl_prune.errors import ConfigError, DataError, EvaluationError
 from automl_prune.evaluation.layout import training_format
+from automl_prune.evaluation.ranks import Alone, Ranks
 from automl_prune.evaluation.teacher import Teacher
 from automl_prune.interruption import interrupts_deferred
 from automl_prune.seeding import derive_seed, deterministic_kernels, seeded
 from automl_prune.tasks.base import Batch, Task, move
+
+Precision: TypeAlias = Literal["32-true", "bf16-mixed"]
+"""Of the arithmetic: single throughout, or bfloat16 where that is safe (weights and their steps stay single)."""
 
 _WINDOW = 20
 """Steps over which the loss is averaged before it is called diverged."""
@@ -38,6 +43,8 @@ class FineTuning:
         warmup: Fraction of the steps in which the rate rises, in [0, 1).
         distillation: Weight of the distillation loss in [0, 1]; the task's own loss has the rest. 0 = no teacher.
         augment: Whether training samples are augmented.
+        precision: See ``Precision``; other than ``32-true`` needs the extra ``multigpu``.
+        devices: Torch devices that train together on parts of every batch (``parallel``); with none the evaluation's.
     """
 
     steps: int
@@ -47,6 +54,8 @@ class FineTuning:
     warmup: float = 0.1
     distillation: float = 0.9
     augment: bool = True
+    precision: Precision = "32-true"
+    devices: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.steps < 1:
@@ -61,6 +70,13 @@ class FineTuning:
             raise ConfigError(f"the distillation weight is {self.distillation}; choose a number in [0, 1]")
         if not 0 <= self.warmup < 1:
             raise ConfigError(f"the warm-up fraction is {self.warmup}; choose a number in [0, 1)")
+        if self.precision not in get_args(Precision):
+            raise ConfigError(f"the precision is {self.precision!r}; choose one of {', '.join(get_args(Precision))}")
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What decides the outcome, up to rounding: all but the devices."""
+        return {key: value for key, value in asdict(self).items() if key != "devices"}
 
     def rate(self, step: int) -> float:
         """Learning rate of a step, counted from 0."""
@@ -81,6 +97,7 @@ def finetune(
     checkpoint: Checkpoint | None = None,
     every: float = 60.0,
     on_step: Callable[[int, int], None] | None = None,
+    ranks: Ranks | None = None,
 ) -> nn.Module:
     """Train a pruned model in place and return it, in evaluation mode.
 
@@ -99,6 +116,7 @@ def finetune(
             (Ctrl-C, SIGTERM), which then has its effect after the running step. The caller removes it.
         every: Seconds between two checkpoints.
         on_step: Called with (steps done, steps in all).
+        ranks: The processes that take part, each of which makes this call (``parallel``); by default this one alone.
 
     Raises:
         EvaluationError: The loss is not finite or has grown tenfold.
@@ -108,7 +126,7 @@ def finetune(
     if recipe.distillation > 0 and teacher is None:
         raise ConfigError("distillation needs the dense model as teacher; pass it, or set distillation to 0")
     model.to(memory_format=training_format(model, device))
-    run = _Run(model, task, recipe, seed, device, teacher)
+    run = _Run(model, task, recipe, seed, device, teacher, ranks or Alone())
     with deterministic_kernels():
         model.train()
         if checkpoint is None:
@@ -130,10 +148,12 @@ class _Run:
         seed: int,
         device: torch.device,
         teacher: Teacher | None,
+        ranks: Ranks,
     ) -> None:
         self.model, self.task, self.recipe, self.seed, self.device = model, task, recipe, seed, device
-        self.teacher = teacher
+        self.teacher, self.ranks = teacher, ranks
         self.optimizer = _optimizer(model, recipe)
+        self.trained = ranks.join(model)
         self.watch = _Watch(recipe)
         self.done = 0
 
@@ -151,11 +171,12 @@ class _Run:
         saved = time.monotonic()
         with interrupts_deferred() as asked_to_stop:
             for done in self.steps(on_step):
-                if asked_to_stop() or time.monotonic() - saved >= every:
+                stop = self.ranks.any(asked_to_stop())
+                if self.ranks.first and (stop or time.monotonic() - saved >= every):
                     losses = {"losses": list(self.watch.recent), "reference": self.watch.reference}
                     checkpoint.save(self.model, self.optimizer, {"steps_done": done, **losses})
                     saved = time.monotonic()
-                if asked_to_stop():
+                if stop:
                     break
 
     def steps(self, on_step: Callable[[int, int], None] | None) -> Iterator[int]:
@@ -172,10 +193,11 @@ class _Run:
     def _step(self, batch: Batch) -> None:
         for group in self.optimizer.param_groups:
             group["lr"] = self.recipe.rate(self.done)
-        loss = _loss(self.model, self.teacher, self.task, move(batch, self.device), self.recipe.distillation)
-        self.watch.see(self.done, loss.item())
+        part, weight = self.ranks.share(batch)
+        loss = _loss(self.trained, self.teacher, self.task, move(part, self.device), self.recipe.distillation) * weight
+        self.watch.see(self.done, self.ranks.mean(loss))
         self.optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss)
+        self.ranks.backward(loss)
         self.optimizer.step()
 
 

@@ -16,7 +16,16 @@ from automl_prune.costs import Cost
 from automl_prune.errors import EvaluationError, StudyError
 from automl_prune.evaluation.record import Evaluation
 from automl_prune.space import FloatParameter, Parameter
-from automl_prune.study.record import Attempt, FailedFinalist, Finalist, Point, RateSweep, StudyContext, TrialRecord, TrialState
+from automl_prune.study.record import (
+    Attempt,
+    FailedFinalist,
+    Finalist,
+    Point,
+    RateSweep,
+    StudyContext,
+    TrialRecord,
+    TrialState,
+)
 
 # User attributes of a trial.
 OWNER: Final = "owner"

@@ -46,6 +46,7 @@ _LIBPQ: Final = {
     "keepalives_count": 3,
     "tcp_user_timeout": 30_000,  # milliseconds
 }
+_PYMYSQL: Final = {"connect_timeout": 10, "read_timeout": 30, "write_timeout": 30}
 _RACES: Final = 20
 _TRANSIENT = (StorageInternalError, DBAPIError, PoolTimeoutError, OSError)
 
@@ -107,13 +108,16 @@ def _open_database(url: str, connections: int) -> StudyStorage:
         pool = {"pool_pre_ping": True, "pool_size": connections // 2, "max_overflow": connections // 2}
     if parsed.get_backend_name() == "postgresql" and parsed.get_driver_name() in ("psycopg", "psycopg2"):
         pool["connect_args"] = {**_LIBPQ, **parsed.query}
+    if parsed.get_driver_name() == "pymysql":
+        pool["connect_args"] = _PYMYSQL
     try:
         with quiet():
             database = _with_tables(parsed.render_as_string(hide_password=False), pool)
     except (ImportError, NoSuchModuleError) as error:
         raise StudyError(
-            f"storage {location}: no driver for {parsed.drivername} is installed "
-            f"({_scrub(error, parsed.password)}); for PostgreSQL: pip install 'automl-prune[postgresql]'"
+            f"storage {location}: no driver for {parsed.drivername} is installed ({_scrub(error, parsed.password)}); "
+            "pip install 'automl-prune[postgresql]' (postgresql+psycopg://...) or 'automl-prune[mysql]' "
+            "(mysql+pymysql://...)"
         ) from None
     except (SQLAlchemyError, StorageInternalError, RuntimeError, OSError) as error:
         raise StudyError(

@@ -22,6 +22,7 @@ from automl_prune.study.journal import JOURNAL, JournalFile
 from automl_prune.study.record import StudyRecord
 from automl_prune.study.runner import read_study
 from automl_prune.study.storage import open_storage
+from tests.study.mariadb import MariaDB, mariadb
 from tests.study.postgresql import Server, postgresql
 from tests.study.processes import check_exact, lines, start_worker, wait_for_end, wait_until
 
@@ -104,20 +105,33 @@ def report(record: StudyRecord, crew: Crew) -> None:
     assert crew.killed, "the study was over too soon to show anything"
 
 
+SERVERS = {"postgresql": "postgresql_server", "mariadb": "mariadb_server"}
+
+
 @pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
+def postgresql_server() -> Iterator[Server]:
     with postgresql() as started:
         yield started
 
 
-@LONG
-@pytest.mark.parametrize("seed", range(1, 11))
-@pytest.mark.parametrize("storage", ["journal", "postgresql"])
+@pytest.fixture(scope="module")
+def mariadb_server() -> Iterator[MariaDB]:
+    with mariadb() as started:
+        yield started
+
+
+@pytest.mark.parametrize(
+    ("storage", "seed"),
+    [
+        pytest.param("mariadb", 0),
+        *(pytest.param(storage, seed, marks=LONG) for storage in (*SERVERS, "journal") for seed in range(1, 11)),
+    ],
+)
 def test_workers_killed_at_random_reach_the_exact_total(
     storage: str, seed: int, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     storm = Storm.of(seed)
-    url = None if storage == "journal" else request.getfixturevalue("server").new_database()
+    url = None if storage == "journal" else request.getfixturevalue(SERVERS[storage]).new_database()
     crew = Crew(tmp_path, storm, seed, url)
     for number in range(storm.kills):
         crew.wait_for_ends((number + 1) / (storm.kills + 2))
@@ -143,15 +157,17 @@ def test_journal_torn_again_and_again_reaches_the_exact_total(seed: int, tmp_pat
 
 
 @pytest.mark.parametrize(("outage", "seed"), [(1, 0), pytest.param(30, 1, marks=LONG)])
-def test_database_that_stops_twice_loses_nothing(outage: float, seed: int, tmp_path: Path, server: Server) -> None:
+def test_database_that_stops_twice_loses_nothing(
+    outage: float, seed: int, tmp_path: Path, postgresql_server: Server
+) -> None:
     storm = Storm.of(seed)
-    crew = Crew(tmp_path, storm, seed, server.new_database())
+    crew = Crew(tmp_path, storm, seed, postgresql_server.new_database())
     for part in (1, 2):
         crew.wait_for_ends(part / 3)
         crew.wait_for_all()
-        server.stop()
+        postgresql_server.stop()
         time.sleep(outage)
-        server.start()
+        postgresql_server.start()
         crew.kill_one()
     record = crew.finish()
     check_exact(record, tmp_path, storm.trials)
