@@ -7,7 +7,6 @@ from pathlib import Path
 from automl_prune.api.reading import open_study, read
 from automl_prune.report import dashboard_figures
 from automl_prune.study.dashboard import serve_dashboard
-from automl_prune.study.directory import RunDirectory
 from automl_prune.view import Silent, View
 
 LOCAL = ("localhost", "127.0.0.1", "::1")

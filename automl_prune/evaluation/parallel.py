@@ -221,8 +221,8 @@ def _train(number: int, device: torch.device, job: _Job, words: Any) -> None:
 def _fabric(number: int, job: _Job) -> Fabric:
     """This process's Fabric, which finds the others as torchrun's processes find each other: by the environment."""
     from lightning_fabric import Fabric
-    from lightning_fabric.plugins.environments import TorchElasticEnvironment
-    from lightning_fabric.strategies import DDPStrategy
+    from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+    from lightning_fabric.strategies.ddp import DDPStrategy
 
     logging.getLogger("lightning_fabric").setLevel(logging.ERROR)  # "Initializing distributed", for every process
     given = {"RANK": number, "LOCAL_RANK": number, "WORLD_SIZE": len(job.devices), "MASTER_PORT": job.port}
@@ -270,7 +270,8 @@ class FabricRanks:
 
     def mean(self, value: torch.Tensor) -> float:
         """See ``Ranks.mean``."""
-        mean: torch.Tensor = self._fabric.all_reduce(value.detach().clone(), reduce_op="mean")
+        mean = self._fabric.all_reduce(value.detach().clone(), reduce_op="mean")
+        assert isinstance(mean, torch.Tensor)
         return mean.item()
 
     def any(self, flag: bool) -> bool:

@@ -144,15 +144,22 @@ def _with_tables(url: str, pool: dict[str, Any]) -> RDBStorage:
     while True:
         try:
             return RDBStorage(url, engine_kwargs=pool)
-        except (IntegrityError, ProgrammingError, StorageInternalError):
-            reached, races = True, races + 1
-            if races == _RACES:
-                raise
-        except DBAPIError as error:
-            reached = reached or error.connection_invalidated
-            if not reached or time.monotonic() > deadline:
-                raise
+        except (DBAPIError, StorageInternalError) as error:
+            if _is_race(error):
+                reached, races = True, races + 1
+                if races == _RACES:
+                    raise
+            else:
+                reached = reached or getattr(error, "connection_invalidated", False)
+                if not reached or time.monotonic() > deadline:
+                    raise
         time.sleep(random.uniform(0.02, 0.2))
+
+
+def _is_race(error: Exception) -> bool:
+    """Whether another process made the same table or row; MySQL calls the former an operational error."""
+    raced = isinstance(error, (IntegrityError, ProgrammingError, StorageInternalError))
+    return raced or "already exists" in str(getattr(error, "orig", ""))
 
 
 def _from_environment(text: object) -> str | None:

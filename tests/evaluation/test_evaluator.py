@@ -8,6 +8,7 @@ import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,11 +18,13 @@ from torch import nn
 from automl_prune.calibration import CalibrationSettings, collect
 from automl_prune.candidate import Candidate, GroupChoice
 from automl_prune.channels import ChannelGraph
+from automl_prune.checkpoints import Checkpoint
 from automl_prune.costs import Cost
 from automl_prune.criteria import CriterionContext, score_groups
 from automl_prune.errors import ConfigError, EvaluationError, PlanError
 from automl_prune.evaluation import Evaluator, FineTuning, Recipe, Teacher, finetune, recalibrate
 from automl_prune.evaluation.evaluator import always
+from automl_prune.files import tensors_digest
 from automl_prune.seeding import derive_seed
 from automl_prune.tasks import Score, Task
 
@@ -153,6 +156,23 @@ def test_rung_one_trains_the_model_that_rung_zero_scored(digits_task: Task, tiny
     evaluator = _evaluator(tiny_resnet, digits_task, Recipe(128, recipe))
     finalist = evaluator.finalist(_half(evaluator), recipe, seed=3)
     assert evaluator.evaluate(_half(evaluator), seed=3).score == finalist.val
+
+
+def test_a_finalist_is_trained_on_several_devices_by_a_checkpoint_of_any(
+    digits_task: Task, tiny_resnet: nn.Module, tmp_path: Path
+) -> None:
+    pytest.importorskip("lightning_fabric")
+    recipe = FineTuning(steps=2, devices=("cpu", "cpu"))
+    assert recipe.identity == FineTuning(steps=2).identity
+    evaluator = _evaluator(tiny_resnet, digits_task, Recipe(128))
+    dense = tensors_digest(tiny_resnet.state_dict())
+    untrained = evaluator.compress(evaluator.plan(_half(evaluator)))
+    finalist = evaluator.finalist(_half(evaluator), recipe, 3, Checkpoint(tmp_path / "c.safetensors", {"plan": "p"}))
+    assert finalist.steps == 2
+    assert finalist.val.samples == 128
+    assert finalist.model.state_dict().keys() == untrained.state_dict().keys()
+    assert tensors_digest(finalist.model.state_dict()) != tensors_digest(untrained.state_dict())
+    assert tensors_digest(tiny_resnet.state_dict()) == dense
 
 
 def test_rung_zero_trains_nothing(digits_task: Task, tiny_resnet: nn.Module) -> None:
