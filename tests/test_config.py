@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import pickle
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from automl_prune.budget import Budget
 from automl_prune.config import Config
 from automl_prune.errors import ConfigError, DataError, ModelError
 from automl_prune.files import tensors_digest
+from automl_prune.finalists import Run
 from automl_prune.redaction import without_secrets
 from automl_prune.space import Space
 from automl_prune.tasks import Task
@@ -300,3 +302,14 @@ def test_data_of_a_users_own_factory_are_built(tmp_path: Path, monkeypatch: pyte
     config = Config.load(write(tmp_path, data={"factory": "users_own_data:small", "batch_size": 16}))
     images, _ = next(iter(config.build_task().batches("val")))
     assert len(images) == 16
+
+
+def test_finalists_may_have_devices_and_a_precision_of_their_own(digits_task: Task) -> None:
+    words = ("evaluation.finalist_devices=[cuda:0,cuda:1]", "evaluation.finalist_precision=bf16-mixed")
+    evaluation = Config.load(EXPERIMENTS[0], words).evaluation
+    recipe = evaluation.finalist(digits_task)
+    assert (recipe.devices, recipe.precision) == (("cuda:0", "cuda:1"), "bf16-mixed")
+    rung = evaluation.recipe().finetuning
+    assert rung is None or (rung.devices, rung.precision) == ((), "32-true"), "candidates stay with their worker"
+    run = Run(3, 1, recipe)
+    assert Run.from_json(json.loads(json.dumps(run.to_json()))) == run
