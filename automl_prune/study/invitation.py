@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,7 +50,8 @@ class Invitation:
         Raises:
             StudyError: Something differs; the message lists everything.
         """
-        found = differences({key: self.identity.get(key) for key in now}, now)
+        plain = json.loads(json.dumps(dict(now)))  # as it is stored: tuples are lists there
+        found = differences({key: self.identity.get(key) for key in plain}, plain)
         if found:
             raise StudyError(
                 f"this machine does not have what study {self.name!r} was started with; what differs:\n  "
