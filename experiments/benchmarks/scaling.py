@@ -1,7 +1,7 @@
 """How a study scales: trials per hour with one and two workers, and what a storage costs per trial with many.
 
     python experiments/benchmarks/scaling.py workers [--blocks 4 --trials 20]
-    python experiments/benchmarks/scaling.py storage [--trials 3000 --workers 1 8 32]
+    python experiments/benchmarks/scaling.py storage [--trials 300 --workers 1 8 32 --history 3000]
     python experiments/benchmarks/scaling.py table
 
 ``workers``: the committed ResNet-20 at rung 0 (reconstruction, recalibration, score on validation data; no training),
@@ -12,7 +12,9 @@ when the first of them stops: starting and waiting for the last do not count.
 ``storage``: workers that search as always, but whose evaluation is a sleep. Counted is the time that they spend in
 calls of the storage, waiting for locks and for the server included, over all workers and divided by the trials; beside
 it the processor's time of the same calls, which a busy machine does not stretch. A worker's first trial is not counted.
-PostgreSQL is a server of the benchmark's own with its default durability (fsync).
+PostgreSQL is a server of the benchmark's own with its default durability (fsync). Statements are those of the workers
+to the database; behind the proxy, the proxy's own are not counted. With one worker evaluations may be shorter
+(``--seconds``): the storage does not notice.
 
 Results are merged into ``results/scaling.json``; the table is computed from it.
 """
@@ -55,9 +57,10 @@ from automl_prune.study.storage import open_storage  # noqa: E402
 from tests.study.postgresql import postgresql  # noqa: E402
 from tests.study.synthetic import evaluate, propose, spec  # noqa: E402
 
-RESULTS = Path(os.environ.get("SCALING_RESULTS", Path(__file__).parent / "results" / "scaling.json"))
+RESULTS = Path(__file__).parent / "results" / "scaling.json"
 EVALUATION_SECONDS = 5.0
-GROUPS = int(os.environ.get("GROUPS_", 40))
+GROUPS = 40
+"""Channel groups of the search; each is a parameter."""
 STORAGES = ("journal", "postgresql", "proxy")
 SETTINGS = "-c listen_addresses='' -c shared_buffers=128MB -c max_connections=200"
 
@@ -264,11 +267,16 @@ def _table(document: dict[str, Any]) -> str:
     rows = [value for key, value in document.items() if key.startswith("storage ")]
     if rows:
         lines += ["## Storage", ""]
-        lines += ["| storage | workers | trials | calls | ms per trial | of the processor | share of 5 s | load |"]
-        lines += ["|---|---|---|---|---|---|---|---|"]
-        for row in sorted(rows, key=lambda row: (STORAGES.index(row["storage"]), row["workers"])):
+        lines += [
+            "| storage | workers | trials | parameters | calls | statements | ms per trial | of the processor | "
+            "share of 5 s | load |",
+            "|---|---|---|---|---|---|---|---|---|---|",
+        ]
+        for row in sorted(rows, key=lambda row: (STORAGES.index(row["storage"]), row["workers"], "commit" not in row)):
+            before = f" (before, {row['commit']})" if "commit" in row else ""
             lines.append(
-                f"| {row['storage']} | {row['workers']} | {row['trials']} | {row['calls_per_trial']:.0f} | "
+                f"| {row['storage']}{before} | {row['workers']} | {row['trials']} | {row['parameters']} | "
+                f"{row['calls_per_trial']:.0f} | {row['statements_per_trial']:.0f} | "
                 f"{1000 * row['storage_seconds_per_trial']:.0f} | "
                 f"{1000 * row['processor_seconds_per_trial']:.0f} | {row['share_of_evaluation']:.2%} | "
                 f"{row['load_of_the_last_5_minutes']:.1f} |"
@@ -289,7 +297,7 @@ def _arguments() -> argparse.Namespace:
     workers.add_argument("--trials", type=int, default=20, help="per worker and block")
     workers.add_argument("--blocks", type=int, default=4)
     storage = what.add_parser("storage")
-    storage.add_argument("--trials", type=int, default=3000)
+    storage.add_argument("--trials", type=int, default=300)
     storage.add_argument("--seconds", type=float, default=EVALUATION_SECONDS, help="of an evaluation")
     storage.add_argument("--history", type=int, default=1, help="trials that are finished before anyone counts")
     storage.add_argument("--workers", type=int, nargs="+", default=[1, 8, 32])
