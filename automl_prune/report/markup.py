@@ -113,7 +113,7 @@ def table(
 
 
 def figure(identifier: str, drawing: go.Figure, caption: str, *, wide: bool = False) -> str:
-    """A figure with its caption, which is also its text alternative; the page's script draws it.
+    """A figure with its caption, which is also its text alternative; the page keeps room and its script draws it there.
 
     Args:
         identifier: Unique on the page.
@@ -123,7 +123,8 @@ def figure(identifier: str, drawing: go.Figure, caption: str, *, wide: bool = Fa
     """
     return (
         f"<figure>\n<div{_class('wide' if wide else '')}>"
-        f'<div class="plot" id="{identifier}" role="img" aria-label="{text(caption)}"></div></div>\n'
+        f'<div class="plot" id="{identifier}" style="min-height: {drawing.layout.height}px" role="img" '
+        f'aria-label="{text(caption)}"></div></div>\n'
         f"<figcaption>{text(caption)}</figcaption>\n"
         + _script(drawing.to_json(), f'data-figure="{identifier}"')
         + "\n</figure>"

@@ -37,6 +37,12 @@ class Opened:
     def title(self) -> str:
         return str(self.card.locator("h3").text_content())
 
+    def look_through(self) -> None:
+        """Scroll past every figure, as a reader does, until all are drawn."""
+        for plot in self.page.locator(".plot").all():
+            plot.scroll_into_view_if_needed()
+        playwright.expect(self.page.locator(".plot:not(.js-plotly-plot)")).to_have_count(0)
+
     def click(self, trial: int) -> None:
         """Click the mark of a trial as a hand does: go there, see what it is, press."""
         self.page.wait_for_timeout(400)  # two clicks within 300 ms are plotly's double click
@@ -88,7 +94,7 @@ def opened(browser: Any) -> Iterator[Callable[..., Opened]]:
         found.page.on("request", lambda request: found.requests.append(request.url))
         found.page.route(re.compile("^(?!file:)"), lambda route: route.abort())
         found.page.goto(path.as_uri())
-        playwright.expect(found.page.locator(".plot:not(.js-plotly-plot)")).to_have_count(0)
+        found.page.locator("#figure-front.js-plotly-plot").wait_for()
         return found
 
     yield open_file
@@ -101,15 +107,34 @@ def report(make_record: MakeRecord, tmp_path: Path) -> Path:
     return build_report(make_record(), tmp_path / "report.html")
 
 
-def test_it_opens_offline_without_a_complaint(report: Path, opened: Callable[..., Opened]) -> None:
-    found = opened(report)
-    assert found.complaints == []
-    assert found.requests == [report.as_uri()]
+def check_opens(found: Opened, path: Path) -> None:
+    """Every section is there with something in it, every figure is drawn; no complaint, no request to anywhere."""
     assert found.page.locator("main > section").evaluate_all("all => all.map((s) => s.id)") == [
         p.identifier for p in ORDER
     ]
+    for part in found.page.locator("main > section").all():
+        assert part.locator("table, .plot, .missing, pre, p").count() > 0, part.get_attribute("id")
+        for reason in part.locator(".missing:not(.printonly)").all_text_contents():
+            assert len(reason) > 20
+    found.look_through()
     for plot in found.page.locator(".plot").all():
         assert plot.locator(".main-svg").count() > 0, plot.get_attribute("id")
+    assert found.complaints == []
+    assert found.requests == [path.as_uri()]
+
+
+def test_it_opens_offline_without_a_complaint(report: Path, opened: Callable[..., Opened]) -> None:
+    check_opens(opened(report), report)
+
+
+def test_figures_are_drawn_when_they_come_near_and_nothing_moves(report: Path, opened: Callable[..., Opened]) -> None:
+    found = opened(report)
+    far = found.page.locator("#figure-workers")
+    assert far.locator(".main-svg").count() == 0
+    before = found.page.evaluate("document.documentElement.scrollHeight")
+    found.look_through()
+    assert far.locator(".main-svg").count() > 0
+    assert found.page.evaluate("document.documentElement.scrollHeight") == before
 
 
 def test_a_click_on_a_point_opens_its_card(
@@ -170,40 +195,49 @@ def luminance(colour: str) -> float:
     return sum(weight * value for weight, value in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_stands_out_in_light_and_dark(report: Path, opened: Callable[..., Opened], scheme: str) -> None:
-    found = opened(report, color_scheme=scheme)
+def check_contrast(found: Opened, *more: tuple[str, str], dark: bool) -> None:
+    """Text stands out from the paper, which is as dark as it was asked to be (WCAG 2.1, AA)."""
     style = "(element, name) => getComputedStyle(element)[name]"
     paper = luminance(found.page.locator("body").evaluate(style, "backgroundColor"))
-    assert (paper < 0.05) == (scheme == "dark")
+    assert (paper < 0.05) == dark
     for selector, name in (
         ("#answer p", "color"), ("figcaption", "color"), (".xtick text", "fill"), (".legendtext", "fill"),
-        (".annotation-text", "fill"), ("nav a", "color"), ("#card dt", "color"), ("tr.faint td", "color"),
+        ("nav a", "color"), ("#card dt", "color"), *more,
     ):  # fmt: skip
         ink = luminance(found.page.locator(selector).first.evaluate(style, name))
         high, low = max(ink, paper), min(ink, paper)
         assert (high + 0.05) / (low + 0.05) >= 4.5, f"{selector} does not stand out"
 
 
-def test_a_phone_need_not_scroll_sideways(report: Path, opened: Callable[..., Opened]) -> None:
-    found = opened(report, viewport={"width": 400, "height": 800})
-    assert found.page.evaluate("document.documentElement.scrollWidth") <= 400
+def check_narrow(found: Opened) -> None:
+    """Nothing is wider than the window, before and after a model is chosen."""
+    assert found.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     found.click(int(found.title().split()[1]))
-    assert found.page.evaluate("document.documentElement.scrollWidth") <= 400
+    assert found.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_stands_out_in_light_and_dark(report: Path, opened: Callable[..., Opened], scheme: str) -> None:
+    found = opened(report, color_scheme=scheme)
+    check_contrast(found, (".annotation-text", "fill"), ("tr.faint td", "color"), dark=scheme == "dark")
+
+
+def test_a_phone_need_not_scroll_sideways(report: Path, opened: Callable[..., Opened]) -> None:
+    check_narrow(opened(report, viewport={"width": 400, "height": 800}))
 
 
 def test_print_fits_the_paper_and_the_screen_is_put_back(report: Path, opened: Callable[..., Opened]) -> None:
     found = opened(report, viewport={"width": 1366, "height": 900})
     widths = "[...document.querySelectorAll('.js-plotly-plot')].map((plot) => plot._fullLayout.width)"
-    before = found.page.evaluate(widths)
     found.page.emulate_media(media="print")
     found.page.evaluate("dispatchEvent(new Event('beforeprint'))")
-    assert set(found.page.evaluate(widths)) == {700}
+    plots = found.page.locator(".plot")
+    assert found.page.evaluate(widths) == [700] * plots.count()
     assert not found.page.locator("nav").is_visible()
     assert found.page.get_by_text("left out in print").is_visible()
     found.page.emulate_media(media="screen")
     found.page.evaluate("dispatchEvent(new Event('afterprint'))")
-    assert found.page.evaluate(widths) == before
+    assert found.page.evaluate(widths) == [box["width"] for plot in plots.all() if (box := plot.bounding_box())]
     assert found.complaints == []
 
 

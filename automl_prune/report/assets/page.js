@@ -15,15 +15,22 @@ function draw(place, figure) {
   return Plotly.react(place, figure.data, figure.layout, plotOptions);
 }
 
-// One figure after another, so that the page can be read and the front be used meanwhile.
-const waiting = [...document.querySelectorAll("script[data-figure]")];
-async function drawNext() {
-  const source = waiting.shift();
-  if (!source) return;
-  await draw(document.getElementById(source.dataset.figure), JSON.parse(source.textContent));
-  setTimeout(drawNext);
+// A figure is drawn when it comes near the window, so that a page of many opens at once.
+const waiting = new Map();
+function drawWaiting(place) {
+  const source = waiting.get(place);
+  waiting.delete(place);
+  near.unobserve(place);
+  return draw(place, JSON.parse(source.textContent));
 }
-setTimeout(drawNext);
+const near = new IntersectionObserver((entries) => {
+  for (const { isIntersecting, target } of entries) if (isIntersecting) drawWaiting(target);
+}, { rootMargin: "100% 0%" });
+for (const source of document.querySelectorAll("script[data-figure]")) {
+  const place = document.getElementById(source.dataset.figure);
+  waiting.set(place, source);
+  near.observe(place);
+}
 
 // Numbers sort as numbers, what is absent comes last.
 function sortBy(head) {
@@ -61,6 +68,7 @@ document.addEventListener("click", (event) => {
 // Paper is narrower than most windows, and drawings do not shrink by themselves; the front fits below the answer.
 const heights = new Map();
 addEventListener("beforeprint", () => {
+  for (const place of [...waiting.keys()]) drawWaiting(place);
   for (const plot of document.querySelectorAll(".js-plotly-plot")) {
     heights.set(plot, plot.layout.height);
     Plotly.relayout(plot, { width: 700, height: plot.id === "figure-front" ? 345 : plot.layout.height });

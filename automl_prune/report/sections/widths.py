@@ -22,8 +22,8 @@ def render(data: ReportData) -> str:
     if not dense:
         return missing("The model has no prunable channel group.")
     caption = (
-        f"Channels kept in each of {plural(len(dense), 'group')} by the front's models, cheapest first; bright groups "
-        "keep most of their channels."
+        f"Channels kept in each of {plural(len(dense), 'group')} by the front's models, cheapest first; the deeper the "
+        "blue, the larger the share of the group that is kept."
     )
     heads = ["group", "dense", *(f"trial {row.trial}" for row in data.front)]
     rows = [
@@ -68,12 +68,13 @@ def widths_figure(data: ReportData, rows: Sequence[FrontRow]) -> go.Figure:
             texttemplate="%{text}" if len(groups) <= 40 else None,
             customdata=hover,
             hovertemplate="%{y}<br>%{customdata}<extra></extra>",
-            colorscale="Viridis",
+            colorscale=[(0, "#f4f8fc"), (1, "#63a9d8")],  # light enough for dark numbers in every cell
+            textfont={"color": "#1b2027"},
             zmin=0,
             zmax=100,
             xgap=1,
             ygap=1,
-            colorbar={"title": {"text": "channels kept [%]", "side": "right"}, "thickness": 12, "outlinewidth": 0},
+            colorbar={"ticksuffix": " %", "thickness": 12, "outlinewidth": 0},
         )
     )
     style(figure, height=190 + 30 * max(3, len(rows)))
