@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
+import os
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,12 +15,17 @@ from typing import Any
 
 import pytest
 
+from automl_prune.files import read_json
 from automl_prune.report import build_report
 from automl_prune.report.sections import ORDER
 from automl_prune.study.record import StudyRecord
+from automl_prune.tasks.images import read_idx
+from tests.tasks.test_images import idx_bytes
 
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed (extra dev)")
 
+ROOT = Path(__file__).parents[2]
+FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 MakeRecord = Callable[..., StudyRecord]
 CHROMIUM = next((path for name in ("chromium", "google-chrome", "chrome") if (path := shutil.which(name))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed (Debian's package chromium)")
@@ -224,6 +233,43 @@ def test_text_stands_out_in_light_and_dark(report: Path, opened: Callable[..., O
 
 def test_a_phone_need_not_scroll_sideways(report: Path, opened: Callable[..., Opened]) -> None:
     check_narrow(opened(report, viewport={"width": 400, "height": 800}))
+
+
+@pytest.mark.skipif(not FASHION_MNIST.is_dir(), reason="no Fashion-MNIST here (Debian's package dataset-fashion-mnist)")
+def test_the_report_of_a_real_search(tmp_path: Path, opened: Callable[..., Opened]) -> None:
+    take_images(tmp_path / "data", train=700, test=200)
+    overrides = (
+        "search.trials=6",
+        f"data={{name: fashion_mnist, root: {tmp_path / 'data'}, batch_size: 50, validation: 200}}",
+        "evaluation={calibration_samples: 64, finetune_steps: 1, finalists: 2, finetune_epochs: 0.1, seeds: 2}",
+    )
+    sets = [word for override in overrides for word in ("--set", override)]
+    config, run_dir = ROOT / "experiments" / "fashion_mnist_resnet20" / "config.yaml", tmp_path / "run"
+    command = [sys.executable, "-m", "automl_prune", "search", str(config), "--run-dir", str(run_dir), *sets]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    report = run_dir / "report.html"
+    desk = opened(report)
+    check_contrast(desk, dark=False)
+    chosen = desk.title()
+    for trial in {int(row["trial"]) for row in read_json(run_dir / "front.json")}:
+        desk.click(trial)
+        assert "model.onnx" in desk.card.inner_text()
+    assert chosen in desk.page.locator("#answer").inner_text()
+    check_opens(desk, report)
+    phone = opened(report, viewport={"width": 400, "height": 800}, color_scheme="dark")
+    check_contrast(phone, dark=True)
+    check_narrow(phone)
+
+
+def take_images(folder: Path, *, train: int, test: int) -> None:
+    """The first images of the real set, with their labels, in its own format."""
+    folder.mkdir()
+    for prefix, count in (("train", train), ("t10k", test)):
+        for name in (f"{prefix}-images-idx3-ubyte.gz", f"{prefix}-labels-idx1-ubyte.gz"):
+            values = read_idx(FASHION_MNIST / name)[:count].numpy()
+            (folder / name).write_bytes(gzip.compress(idx_bytes(values)))
 
 
 def test_print_fits_the_paper_and_the_screen_is_put_back(report: Path, opened: Callable[..., Opened]) -> None:
