@@ -282,7 +282,8 @@ def _table(document: dict[str, Any]) -> str:
                 f"{row['load_of_the_last_5_minutes']:.1f} |"
             )
         cpus = rows[0]["environment"]["cpus"]
-        lines += ["", f"Measured on {cpus} cores, each row under its own load: much above {cpus}, times are too long.", ""]
+        note = f"Measured on {cpus} cores, each row under its own load: much above {cpus}, times are too long."
+        lines += ["", note, ""]
     return "\n".join(lines)
 
 
