@@ -104,7 +104,7 @@ def _agreement(
     where = f"{_WHEN[rungs[0]]} and {_WHEN[rungs[1]]}"
     if len(trials) < least:
         return Missing(
-            f"The rank correlation of scores {where} is shown from {least} models on that have both; "
+            f"The rank correlation of scores {where} needs {least} models that have both; "
             f"there {'is' if len(trials) == 1 else 'are'} {len(trials)}."
         )
     scores = tuple(low[trial] for trial in trials), tuple(high[trial] for trial in trials)

@@ -64,8 +64,8 @@ def test_what_shares_an_evaluation_counts_once(make_record: MakeRecord) -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"trials": 19, "failures": False}, "from 20 models on that have both; there are 19"),
-        ({"finalists": 4}, "from 5 models on that have both; there are 4"),
+        ({"trials": 19, "failures": False}, "needs 20 models that have both; there are 19"),
+        ({"finalists": 4}, "needs 5 models that have both; there are 4"),
         ({"finalists": 0}, "there are 0"),
     ],
 )
