@@ -164,14 +164,14 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(
 def test_finalists_go_on_in_the_middle_after_an_interruption(
     result: api.SearchResult, trained: nn.Module, digits_task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    taken: list[tuple[int, int]] = []
+    taken: list[tuple[str, int, int]] = []
     original = Evaluator.finalist
 
     def watched(
         self: Evaluator, candidate: Any, recipe: Any, seed: int, checkpoint: Any, on_step: Callable[[int, int], None]
     ) -> Trained:
         def step(done: int, total: int) -> None:
-            taken.append((seed, done))
+            taken.append((candidate.digest, seed, done))
             if len(taken) == 12:  # 8 steps each: the middle of the second run
                 signal.raise_signal(signal.SIGINT)
             on_step(done, total)

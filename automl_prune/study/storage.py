@@ -17,7 +17,7 @@ from urllib.parse import quote
 import optuna
 from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, RDBStorage, get_storage
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import (
     ArgumentError,
     DBAPIError,
@@ -94,6 +94,21 @@ def open_storage(url: str | None, directory: Path, *, connections: int = 4) -> S
     return _open_database(url, connections)
 
 
+def _pool(url: URL, connections: int) -> dict[str, Any]:
+    """SQLAlchemy's options for a database server."""
+    pool: dict[str, Any] = {
+        "pool_pre_ping": True,
+        "pool_size": connections // 2,
+        "max_overflow": connections // 2,
+    }
+    driver = url.get_driver_name()
+    if driver in ("psycopg", "psycopg2"):
+        pool["connect_args"] = {**_LIBPQ, **url.query}
+    if driver == "pymysql":
+        pool["connect_args"] = _PYMYSQL
+    return pool
+
+
 def _open_database(url: str, connections: int) -> StudyStorage:
     try:
         parsed = make_url(url)
@@ -103,14 +118,8 @@ def _open_database(url: str, connections: int) -> StudyStorage:
     parsed = parsed.set(username=_from_environment(parsed.username), password=_from_environment(parsed.password))
     location = without_secrets(parsed.render_as_string(hide_password=True))
     sqlite = parsed.get_backend_name() == "sqlite"
-    pool: dict[str, Any] = {}
-    if not sqlite:
-        pool = {"pool_pre_ping": True, "pool_size": connections // 2, "max_overflow": connections // 2}
-    if parsed.get_backend_name() == "postgresql" and parsed.get_driver_name() in ("psycopg", "psycopg2"):
-        pool["connect_args"] = {**_LIBPQ, **parsed.query}
-    if parsed.get_driver_name() == "pymysql":
-        pool["connect_args"] = _PYMYSQL
     try:
+        pool = {} if sqlite else _pool(parsed, connections)
         with quiet():
             database = _with_tables(parsed.render_as_string(hide_password=False), pool)
     except (ImportError, NoSuchModuleError) as error:

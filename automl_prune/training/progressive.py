@@ -267,7 +267,7 @@ class _Run:
         return max(sum(math.log(before[metric] / after[metric]) for metric in over), 1e-12)
 
     def _identity(self) -> dict[str, Any]:
-        return {
+        identity = {
             "model": tensors_digest(self.model.state_dict()),
             "channel groups": self.graph.digest,
             "data": self.task.digest,
@@ -275,6 +275,7 @@ class _Run:
             "allowed widths": {name: list(widths) for name, widths in self.goal.allowed.items()},
             "schedule": asdict(self.schedule),
         }
+        return dict(json.loads(json.dumps(identity)))  # as it is read back
 
     def save(self, path: Path, progress: Progress) -> None:
         """Write everything the next step depends on."""
