@@ -52,6 +52,8 @@ from automl_prune.evaluation.evaluator import Climb  # noqa: E402
 from automl_prune.files import read_json, write_json, write_text  # noqa: E402
 from automl_prune.launchers import LocalProcesses  # noqa: E402
 from automl_prune.session import environment  # noqa: E402
+from automl_prune.study.codec import REQUESTED  # noqa: E402
+from automl_prune.study.ledger import Ledger  # noqa: E402
 from automl_prune.study.runner import run_study  # noqa: E402
 from automl_prune.study.storage import open_storage  # noqa: E402
 from tests.study.postgresql import postgresql  # noqa: E402
@@ -84,6 +86,7 @@ def main() -> None:
 
 
 def _throughput(trials: int, blocks: int) -> dict[str, Any]:
+    os.environ["OMP_NUM_THREADS"] = "1"  # a single worker would take both cores
     seconds, counts = {1: 0.0, 2: 0.0}, {1: 0, 2: 0}
     rates: list[dict[str, float]] = []
     with tempfile.TemporaryDirectory() as folder:
@@ -91,7 +94,10 @@ def _throughput(trials: int, blocks: int) -> dict[str, Any]:
         for block in range(1, blocks + 1):
             for count, run_dir in places.items():
                 before = {trial.number for trial in api.read(run_dir).trials if trial.state == "complete"}
-                arguments = {"run_dir": str(run_dir), "requested": len(before) + trials * count}
+                wanted = len(before) + trials * count
+                with closing(open_storage(None, run_dir)) as storage:  # what the study is read up to
+                    Ledger(storage, None).set_attribute(REQUESTED, wanted)
+                arguments = {"run_dir": str(run_dir), "requested": wanted}
                 LocalProcesses(count).run("automl_prune.joining:work", arguments, print, lambda: None)
                 done, took = _steady(run_dir, before)
                 counts[count] += done
@@ -111,7 +117,7 @@ def _prepared(run_dir: Path) -> Path:
     """A run directory whose search has just begun, with the least that a search can do."""
     overrides = (
         "search.strategy=random",
-        "evaluation={finetune_steps: 0, finalists: 1, finetune_epochs: 0.001, seeds: 1}",
+        "evaluation={finetune_steps: 0, finalists: 0}",
     )
     config = Config.load(ROOT / "experiments" / "fashion_mnist_resnet20" / "config.yaml", overrides)
     api.search_config(config, run_dir, trials=1)
