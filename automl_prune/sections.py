@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
 from automl_prune.costs.latency import LatencySettings, runtimes
 from automl_prune.evaluation import FineTuning, Precision, Recipe
@@ -19,6 +19,17 @@ from automl_prune.training.baseline import Training
 _Count = Annotated[int, Field(ge=1)]
 _Fraction = Annotated[float, Field(ge=0, lt=1)]
 _Positive = Annotated[float, Field(gt=0)]
+
+
+def _registered(known: Collection[str], kind: str) -> AfterValidator:
+    """Refuses names that nothing is registered by."""
+
+    def check(name: str) -> str:
+        if name not in known:
+            raise ValueError(f"unknown {kind}; {nearest(name, known)}")
+        return name
+
+    return AfterValidator(check)
 
 
 class Section(BaseModel):
@@ -54,17 +65,10 @@ class SearchSection(Section):
         seed: Of everything random.
     """
 
-    strategy: str = "tpe"
+    strategy: Annotated[str, _registered(strategies, "strategy")] = "tpe"
     trials: _Count = 100
     patience: _Count | None = 50
     seed: int = 0
-
-    @field_validator("strategy")
-    @classmethod
-    def _registered(cls, name: str) -> str:
-        if name not in strategies:
-            raise ValueError(f"unknown strategy; {nearest(name, strategies)}")
-        return name
 
 
 class EvaluationSection(Section):
@@ -148,19 +152,12 @@ class LatencySection(Section):
         time_limit: Seconds after which it ends anyway, once it has an interval.
     """
 
-    runtime: str = "onnxruntime"
+    runtime: Annotated[str, _registered(runtimes, "runtime")] = "onnxruntime"
     provider: str | None = None
     threads: _Count = 1
     batch_size: _Count = 1
     precision: _Positive = 0.02
     time_limit: _Positive = 10.0
-
-    @field_validator("runtime")
-    @classmethod
-    def _registered(cls, name: str) -> str:
-        if name not in runtimes:
-            raise ValueError(f"unknown runtime; {nearest(name, runtimes)}")
-        return name
 
     def settings(self) -> LatencySettings:
         """The same as settings."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from automl_prune.api.watching import Watcher
-from automl_prune.errors import ConfigError
+from automl_prune.errors import ConfigError, StudyError
 from automl_prune.finalists import Ahead, Run
 from automl_prune.joining import BASELINE, CALIBRATION, LATENCY, SCORES, in_words, join
 from automl_prune.launchers import Launcher, LocalProcesses, RayTasks
@@ -126,7 +126,8 @@ def runs_ahead(
 ) -> Ahead | None:
     """Trains finalists' runs in as many processes as search, where these see the run directory; None elsewhere.
 
-    A run whose process dies, or that fails there, is left to the caller.
+    Runs that fail there, or whose processes keep dying, are left to the caller, as are those that have several devices
+    to themselves (``FineTuning.devices``).
     """
     if team.ray is not None and team.ray.address is not None:
         return None
@@ -134,7 +135,7 @@ def runs_ahead(
     options = {"run_dir": str(directory.path), "storage": url, "study": study, "config": dict(config)}
 
     def ahead(runs: Sequence[Run]) -> None:
-        todo = [run for run in runs if not run.weights(directory).is_file()]
+        todo = [run for run in runs if not run.finetuning.devices and not run.weights(directory).is_file()]
         workers = min(team.workers, len(todo))
         launcher = replace(team, workers=workers).launcher(url) if workers > 1 else None
         if launcher is None:
@@ -145,7 +146,10 @@ def runs_ahead(
                 stage(sum(run.weights(directory).is_file() for run in todo), len(todo))
 
             given = {**options, "runs": [run.to_json() for run in todo], "workers": workers}
-            launcher.run("automl_prune.joining:train", given, view.say, tick)
+            try:
+                launcher.run("automl_prune.joining:train", given, view.say, tick)
+            except StudyError as error:  # side by side they may want more memory than there is
+                view.say(f"{error}. Runs that are left are fine-tuned one after the other.")
             tick()
 
     return ahead
