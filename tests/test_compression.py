@@ -86,10 +86,10 @@ def test_it_beats_cutting_and_comes_back_from_its_files(trained: nn.Module, digi
 def test_a_configuration_reconstructs_unless_it_says_no(tmp_path: Path) -> None:
     path = Path(__file__).parents[1] / "experiments" / "digits" / "config.yaml"
     assert Config.load(path).evaluation.recipe().reconstruct
-    assert not Config.load(path).evaluation.recipe().sequential
-    both = Config.load(path, ["evaluation.sequential=true"]).evaluation.recipe()
+    assert not Config.load(path, ["evaluation.sequential=false"]).evaluation.recipe().sequential
+    both = Config.load(path).evaluation.recipe()
     assert (both.reconstruct, both.sequential) == (True, True)
-    off = Config.load(path, ["evaluation.reconstruct=false", "evaluation.sequential=true"]).evaluation.recipe()
+    off = Config.load(path, ["evaluation.reconstruct=false"]).evaluation.recipe()
     assert (off.reconstruct, off.sequential) == (False, False)
 
 

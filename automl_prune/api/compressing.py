@@ -49,7 +49,7 @@ def one_shot(
         widths: How many channels every group keeps.
         space: Its width limits are honoured (min_width, max_prune_ratio, round_to, exclude, bounds).
         evaluation: Samples for calibration, and whether to reconstruct; nothing else of it is used.
-        sequential: Whether layers are reconstructed one after another: better, and slower on deep networks.
+        sequential: Whether layers are reconstructed one after another: better, and slower by a forward pass.
         run_dir: Where the calibration is kept and the verified export goes (``models/one-shot-CRITERION-WIDTHS``);
             None writes nothing.
         factory: Builds the dense model anew, to check that exported files restore; by default copies ``model``.

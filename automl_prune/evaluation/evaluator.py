@@ -27,7 +27,7 @@ from automl_prune.evaluation.parallel import check_devices, finetune_on
 from automl_prune.evaluation.reconstruct import reconstruct
 from automl_prune.evaluation.record import Evaluation, RungScore
 from automl_prune.evaluation.score import score
-from automl_prune.evaluation.sequential import reconstruct_sequentially
+from automl_prune.evaluation.sequential import SequentialReconstruction
 from automl_prune.evaluation.teacher import Teacher
 from automl_prune.registry import nearest
 from automl_prune.seeding import derive_seed
@@ -50,8 +50,8 @@ class Recipe:
         calibration_samples: Training samples for calibration and BatchNorm recalibration.
         finetuning: Rung 1; with None there is only rung 0, without any training.
         reconstruct: Whether layers that lost inputs get the least-squares weights (``reconstruct``).
-        sequential: Whether they are then fitted once more layer by layer (``reconstruct_sequentially``): better, and
-            slower by a partial forward pass per layer; only with ``reconstruct``.
+        sequential: Whether they are then fitted once more layer by layer (``SequentialReconstruction``): better, and
+            slower by a forward pass of 512 samples; only with ``reconstruct``.
         recalibrate: Whether running statistics of norms are measured anew.
     """
 
@@ -114,6 +114,7 @@ class Evaluator:
         self.calibration = calibration
         self._measured = measured
         self._teacher = Teacher(model)
+        self._sequential: SequentialReconstruction | None = None
         self._example = tuple(tensor[:1].to(device) for tensor in task.example_inputs)
 
     def plan(self, candidate: Candidate) -> Plan:
@@ -216,10 +217,10 @@ class Evaluator:
     def _repair(self, small: nn.Module, plan: Plan, on_step: Callable[[int, int], None] | None) -> None:
         samples, calibration = self.recipe.calibration_samples, self.calibration
         if self.recipe.sequential:
-            assert calibration is not None
-            reconstruct_sequentially(
-                small, self.model, plan, calibration, self.task, device=self.device, on_step=on_step
-            )
+            if self._sequential is None:
+                assert calibration is not None
+                self._sequential = SequentialReconstruction(self.model, calibration, self.task, device=self.device)
+            self._sequential(small, plan, on_step=on_step)
         elif self.recipe.reconstruct:
             assert calibration is not None
             reconstruct(small, self.model, plan, calibration)

@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=40)
     arguments = parser.parse_args()
     bench = Bench(arguments.model)
-    evaluator = bench.evaluator("l1", 0, Recipe())
+    evaluator = bench.evaluator(["l1"], 0, Recipe())
     rows = []
     for share in (0.5, 0.25):
         projector = Projector(

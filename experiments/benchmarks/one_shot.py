@@ -15,7 +15,7 @@ import argparse
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -119,8 +119,8 @@ class Bench:
         """Test accuracy of the dense model."""
         return score(self.model, self.task, "test", self.device).value
 
-    def evaluator(self, criterion: str, seed: int, recipe: Recipe) -> Evaluator:
-        """Scores of one criterion and what repairs the model, by calibration samples of a seed."""
+    def evaluator(self, scored: Sequence[str], seed: int, recipe: Recipe) -> Evaluator:
+        """Scores of some criteria and what repairs the model, by calibration samples of a seed."""
         folder = self.folder / str(seed)
         if seed not in self._calibrations:
             self._calibrations = {
@@ -131,12 +131,12 @@ class Bench:
             }  # fmt: skip
         calibration = self._calibrations[seed]
         context = CriterionContext.of(self.model, seed, calibration)
-        scores = rank(self.graph, context, (criterion,), folder / "scores.safetensors", Silent())
+        scores = rank(self.graph, context, tuple(scored), folder / "scores.safetensors", Silent())
         return Evaluator(self.model, self.graph, self.task, scores, recipe, self.device, calibration)
 
     def measure(self, cell: Cell) -> dict[str, Any]:
         """Test accuracy of the pruned model, its share of the MACs, and the processor seconds of pruning and repair."""
-        evaluator = self.evaluator(cell.criterion, cell.seed, RECIPES[cell.variant])
+        evaluator = self.evaluator([cell.criterion], cell.seed, RECIPES[cell.variant])
         limits = Budget(macs=cell.budget).limits(self.graph.dense_costs)
         projector = Projector(self.graph, Space(criteria=(cell.criterion,)), limits, evaluator.scores)
         with seeded("benchmark"):

@@ -54,7 +54,7 @@ class Method:
 
 def ours(widths: str) -> Callable[[Bench, float], nn.Module]:
     def prune(bench: Bench, share: float) -> nn.Module:
-        evaluator = bench.evaluator("obs", 0, Recipe(reconstruct=True, sequential=True))
+        evaluator = bench.evaluator(["obs"], 0, Recipe(reconstruct=True, sequential=True))
         limits = Budget(macs=share).limits(bench.graph.dense_costs)
         projector = Projector(bench.graph, Space(criteria=("obs",)), limits, evaluator.scores)
         return evaluator.compress(evaluator.plan(choose_widths(projector, "obs", widths)))  # type: ignore[arg-type]

@@ -84,7 +84,7 @@ def _key(run: dict[str, Any]) -> tuple[Any, ...]:
 def _measure(bench: Bench, start: str, budget: float, steps: int, rate: float | None, seed: int) -> dict[str, Any]:
     criterion, recipe = STARTS[start]
     begun = time.process_time()
-    evaluator = bench.evaluator(criterion, seed, recipe)
+    evaluator = bench.evaluator([criterion], seed, recipe)
     limits = Budget(macs=budget).limits(bench.graph.dense_costs)
     projector = Projector(bench.graph, Space(criteria=(criterion,)), limits, evaluator.scores)
     small = evaluator.compress(evaluator.plan(choose_widths(projector, criterion, "uniform")))

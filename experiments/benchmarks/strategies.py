@@ -1,14 +1,15 @@
 """Every search strategy on the same problem: hypervolume, and accuracy at half and a quarter of the MACs.
 
-    OMP_NUM_THREADS=1 nice python experiments/benchmarks/strategies.py --trials 60 --seeds 1
-    OMP_NUM_THREADS=1 nice python experiments/benchmarks/strategies.py --trials 150 --seeds 3 --strategies tpe gp random
+    OMP_NUM_THREADS=1 nice python experiments/benchmarks/strategies.py --trials 300 --seeds 0
+    OMP_NUM_THREADS=1 nice python experiments/benchmarks/strategies.py --trials 150 --seeds 1 2 --strategies tpe random
     OMP_NUM_THREADS=1 nice python experiments/benchmarks/strategies.py --spaces coefficients --strategies tpe
 
 A study for each search space, strategy and seed, without any training (rung 0), scored on 2000 validation images.
 Criteria are those of the default space in all. All studies of a space start from the same baselines, which have a row.
-The best model within each budget is scored on all test images, on which nothing was chosen. Studies lie in
-``runs/benchmarks/strategies`` and are resumed: more trials or seeds add to what is there. ``results/strategies.json``
-and its table are written after every study.
+No strategy knows how long a study will be, so what it found after fewer trials is read off the same study. The best
+model within each budget is scored on all test images, on which nothing was chosen. Plans that an earlier study of the
+same process has scored are not scored again. Studies lie in ``runs/benchmarks/strategies`` and are resumed: more
+trials or seeds add to what is there. ``results/strategies.json`` and its table are written after every study.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from __future__ import annotations
 import argparse
 import shutil
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -24,9 +27,11 @@ from typing import Any
 from one_shot import HERE
 
 import automl_prune as ap
+from automl_prune.candidate import Candidate
 from automl_prune.checkpoints import load_weights
 from automl_prune.config import Config
-from automl_prune.evaluation import score
+from automl_prune.evaluation import Evaluation, Evaluator, score
+from automl_prune.evaluation.evaluator import Climb
 from automl_prune.files import read_json, write_json, write_text
 from automl_prune.front import FrontPoint, ParetoFront
 from automl_prune.report.table import completed
@@ -45,6 +50,8 @@ SAMPLES = 2000
 BUDGET, LEAST = 0.5, 0.45
 """The budget, and the least share of it a candidate may spend: a little less than a quarter of the dense MACs."""
 BUDGETS = (0.5, 0.25)
+AFTER = (60, 150, 300)
+"""Trials after which one looks."""
 SPACES = {
     "per_group": Space(target_cost=LEAST),
     "per_stage": Space(target_cost=LEAST, scope="stage"),
@@ -67,6 +74,8 @@ class Problem:
         assert config.model.weights is not None
         load_weights(self.model, Path(config.model.weights))
         self.evaluation = EvaluationSection(finetune_steps=0, finalists=0)
+        self.known: dict[str, Evaluation] = {}
+        self.session: Session | None = None
 
     def study(self, space: str, strategy: str, seed: int, trials: int) -> StudyRecord:
         """Run or resume one study."""
@@ -76,10 +85,12 @@ class Problem:
             if not path.exists() and (shared / path.name).exists():
                 path.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(shared / path.name, path)
-        result = ap.search(
-            model=self.model, task=self.task, budget=ap.Budget(macs=BUDGET), run_dir=directory.path, n_trials=trials,
-            space=SPACES[space], evaluation=self.evaluation, strategy=strategy, seed=seed,
-        )  # fmt: skip
+        with _remembering(self.known):
+            result = ap.search(
+                model=self.model, task=self.task, budget=ap.Budget(macs=BUDGET), run_dir=directory.path,
+                n_trials=trials, patience=None, space=SPACES[space], evaluation=self.evaluation, strategy=strategy,
+                seed=seed,
+            )  # fmt: skip
         shared.mkdir(parents=True, exist_ok=True)
         for path in (directory.calibration, directory.scores):
             if not (shared / path.name).exists():
@@ -89,13 +100,32 @@ class Problem:
     def test(self, record: StudyRecord, trial: int) -> float:
         """Test accuracy of a trial's model."""
         directory = RunDirectory(STUDIES / self.name / "shared")
-        session = Session.prepare(
-            self.model, self.task, ap.Budget(macs=BUDGET), SPACES["per_group"], self.evaluation.recipe(), seed=0,
-            device=self.device, view=Silent(), calibration=directory.calibration, ranking=directory.scores,
-        )  # fmt: skip
+        if self.session is None:
+            self.session = Session.prepare(
+                self.model, self.task, ap.Budget(macs=BUDGET), SPACES["per_group"], self.evaluation.recipe(), seed=0,
+                device=self.device, view=Silent(), calibration=directory.calibration, ranking=directory.scores,
+            )  # fmt: skip
         candidate = next(e.candidate for t, e in completed(record) if t.number == trial)
-        evaluator = session.evaluator
+        evaluator = self.session.evaluator
         return score(evaluator.compress(evaluator.plan(candidate)), self.whole, "test", self.device).value
+
+
+@contextmanager
+def _remembering(known: dict[str, Evaluation]) -> Iterator[None]:
+    """Without training an evaluation is a function of what is kept: studies of one process share them."""
+    evaluate = Evaluator.evaluate
+
+    def remembered(self: Evaluator, candidate: Candidate, seed: int, climb: Climb, **others: Any) -> Evaluation:
+        digest = self.digest(candidate)
+        if digest not in known:
+            known[digest] = evaluate(self, candidate, seed, climb, **others)
+        return replace(known[digest], candidate=candidate, seed=seed)
+
+    Evaluator.evaluate = remembered  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        Evaluator.evaluate = evaluate  # type: ignore[method-assign]
 
 
 def main() -> None:
@@ -103,14 +133,16 @@ def main() -> None:
     document = read_json(RESULTS) if RESULTS.is_file() else {"studies": [], "environments": {}}
     problem = Problem(arguments.model)
     document["environments"].setdefault(arguments.model, environment(problem.device))
-    for seed, space, strategy in product(range(arguments.seeds), arguments.spaces, arguments.strategies):
-        key = {"model": arguments.model, "space": space, "strategy": strategy, "seed": seed, "trials": arguments.trials}
-        if any(key.items() <= study.items() for study in document["studies"]):
+    for seed, space, strategy in product(arguments.seeds, arguments.spaces, arguments.strategies):
+        key = {"model": arguments.model, "space": space, "strategy": strategy, "seed": seed}
+        old: dict[str, Any] = next((study for study in document["studies"] if key.items() <= study.items()), {})
+        if len(old.get("rows", ())) >= arguments.trials:
             continue
         record = problem.study(space, strategy, seed, arguments.trials)
+        document["studies"] = [study for study in document["studies"] if study is not old]
         document["studies"].append({**key, **_found(problem, record)})
         write_json(RESULTS, document)
-        print(key, document["studies"][-1]["best"], flush=True)
+        print(key, document["studies"][-1]["after"], flush=True)
         write_text(RESULTS.with_suffix(".md"), _table(document["studies"]))
     print(_table(document["studies"]))
 
@@ -119,17 +151,20 @@ def _found(problem: Problem, record: StudyRecord) -> dict[str, Any]:
     """What is kept of a study: every trial's origin, score and cost, and the best within each budget, tested."""
     dense = record.context.dense_costs["macs"]
     rows = [(t.number, t.origin, e.score.value, e.costs["macs"].value / dense) for t, e in completed(record)]
-    best = {}
-    for budget in BUDGETS:
-        for kind in ("baseline", "all"):
-            within = [row for row in rows if row[3] <= budget and (kind == "all" or row[1] != "search")]
-            if not within:  # too few trials for baselines that cheap
-                continue
-            number, origin, value, _ = max(within, key=lambda row: row[2])
-            known = [found for found in best.values() if found["trial"] == number]
-            test = known[0]["test"] if known else problem.test(record, number)
-            best[f"{kind} {budget}"] = {"trial": number, "origin": origin, "val": value, "test": test}
-    return {"best": best, "rows": rows, "hypervolume": _hypervolumes(rows)}
+    tests: dict[int, float] = {}
+    after = {}
+    for trials in AFTER:
+        best, first = {}, rows[:trials]
+        for budget, kind in product(BUDGETS, ("baseline", "all")):
+            within = [row for row in first if row[3] <= budget and (kind == "all" or row[1] != "search")]
+            if len(first) == trials and within:
+                number, origin, value, _ = max(within, key=lambda row: row[2])
+                if number not in tests:
+                    tests[number] = problem.test(record, number)
+                best[f"{kind} {budget}"] = {"trial": number, "origin": origin, "val": value, "test": tests[number]}
+        if best:
+            after[str(trials)] = {"best": best, "hypervolume": _hypervolumes(first)}
+    return {"after": after, "rows": rows}
 
 
 def _hypervolumes(rows: Sequence[tuple[int, str, float, float]]) -> dict[str, float]:
@@ -151,29 +186,34 @@ def _table(studies: list[dict[str, Any]]) -> str:
         "within each budget. All strategies start from the same baselines. Written by `strategies.py` from",
         "`strategies.json`.",
     ]
-    for model, trials in sorted({(study["model"], study["trials"]) for study in studies}):
-        mine = [study for study in studies if (study["model"], study["trials"]) == (model, trials)]
+    for model, trials in product(sorted({study["model"] for study in studies}), map(str, AFTER)):
+        mine = [study for study in studies if study["model"] == model and trials in study["after"]]
+        if not mine:
+            continue
         lines += ["", f"## {model}, {trials} trials", ""]
         lines += [f"| space, strategy | seeds | hypervolume | {' | '.join(f'{b:.0%} of the MACs' for b in BUDGETS)} |"]
         lines += ["|---|---|---|" + "---|" * len(BUDGETS)]
-        lines.append(_row("baselines alone", mine[:1], "baselines", "baseline"))
+        lines.append(_row("baselines alone", [mine[0]["after"][trials]], "baselines", "baseline"))
         for space, strategy in product(SPACES, strategies):
-            its = [s for s in mine if (s["space"], s["strategy"]) == (space, strategy)]
+            its = [s["after"][trials] for s in mine if (s["space"], s["strategy"]) == (space, strategy)]
             lines += [_row(f"{space}, {strategy}", its, "all", "all")] if its else []
     return "\n".join(lines) + "\n"
 
 
 def _row(name: str, studies: list[dict[str, Any]], volume: str, kind: str) -> str:
-    volumes = 1000 * statistics.mean(study["hypervolume"][volume] for study in studies)
-    cells = []
+    cells = [_mean([1000 * study["hypervolume"][volume] for study in studies])]
     for budget in BUDGETS:
         found = [study["best"][f"{kind} {budget}"] for study in studies if f"{kind} {budget}" in study["best"]]
-        if not found:
-            cells.append("–")
-            continue
-        val, test = (100 * statistics.mean(f[split] for f in found) for split in ("val", "test"))
-        cells.append(f"{val:.2f} ({test:.2f})")
-    return f"| {name} | {len(studies)} | {volumes:.2f} | {' | '.join(cells)} |"
+        val, test = (_mean([100 * f[split] for f in found]) for split in ("val", "test"))
+        cells.append(f"{val} ({test})" if found else "–")
+    return f"| {name} | {len(studies)} | {' | '.join(cells)} |"
+
+
+def _mean(values: Sequence[float]) -> str:
+    """With the standard error over seeds where there are several."""
+    if len(values) < 2:
+        return f"{values[0]:.2f}" if values else ""
+    return f"{statistics.mean(values):.2f} ± {statistics.stdev(values) / len(values) ** 0.5:.2f}"
 
 
 def _arguments() -> argparse.Namespace:
@@ -181,8 +221,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--model", default="fashion_mnist_resnet20", help="a folder of experiments/ with weights")
     parser.add_argument("--spaces", nargs="+", default=["per_group"], choices=list(SPACES))
     parser.add_argument("--strategies", nargs="+", default=list(strategies), choices=list(strategies))
-    parser.add_argument("--trials", type=int, default=60, help="of each study, baselines included")
-    parser.add_argument("--seeds", type=int, default=1, help="how many seeds")
+    parser.add_argument("--trials", type=int, default=AFTER[-1], help="of each study, baselines included")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     return parser.parse_args()
 
 

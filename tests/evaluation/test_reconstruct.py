@@ -14,7 +14,7 @@ from torch import nn
 
 from automl_prune.calibration import Calibration, CalibrationSettings, collect
 from automl_prune.channels import ChannelGraph, Plan, prune
-from automl_prune.evaluation import reconstruct, reconstruct_sequentially, unreconstructible
+from automl_prune.evaluation import SequentialReconstruction, reconstruct, unreconstructible
 from automl_prune.files import tensors_digest
 from automl_prune.models import resnet8
 from automl_prune.seeding import derive_seed, seeded
@@ -202,7 +202,7 @@ def test_layer_by_layer_is_nearer_to_the_dense_model(digits_task: Task) -> None:
     reconstruct(small, model, plan, calibration)
     errors.append(_error(small, model, images))
     small = prune(model, plan)
-    reconstruct_sequentially(small, model, plan, calibration, digits_task, device=CPU, samples=256)
+    SequentialReconstruction(model, calibration, digits_task, device=CPU, samples=256)(small, plan)
     errors.append(_error(small, model, images))
     assert errors[0] > errors[1] > errors[2]
     # the last layer is the best possible for what it reads: its residual does not depend on its inputs
@@ -226,11 +226,101 @@ def test_sequential_on_a_residual_network_with_shared_widths(digits_task: Task) 
     reconstruct(small, model, plan, calibration)
     at_once = _error(small, model, images)
     small = prune(model, plan)
-    reconstruct_sequentially(
-        small, model, plan, calibration, digits_task, device=CPU, samples=128, on_step=lambda *s: steps.append(s)
-    )
+    fit = SequentialReconstruction(model, calibration, digits_task, device=CPU, samples=128)
+    fit(small, plan, on_step=lambda *s: steps.append(s))
     assert _error(small, model, images) < at_once
     assert steps[-1] == (len(steps), len(steps))
+
+
+@pytest.fixture
+def everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Layers are looked at in all positions, as in the references."""
+    monkeypatch.setattr("automl_prune.evaluation.sequential.POSITIONS", SETTINGS.positions)
+
+
+class _Shared(nn.Module):
+    """One layer that is applied twice, between others that are applied once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.twice = nn.Conv2d(1, 6, 3), nn.Conv2d(6, 6, 3, padding=1)
+        self.last = nn.Linear(6 * 36, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = F.relu(self.first(x))
+        for _ in range(2):
+            x = F.relu(self.twice(x))
+        return self.last(x.flatten(1))  # type: ignore[no-any-return]
+
+
+@pytest.mark.usefixtures("everywhere")
+def test_a_layer_that_runs_twice_is_fitted_to_both(digits_task: Task) -> None:
+    with seeded("shared"):
+        model = _Shared()
+    name = next(iter(ChannelGraph.trace(model, digits_task.example_inputs).widths))
+    small, plan, calibration = _setup(model, digits_task, {name: [0, 1, 2, 4]})
+    fit = SequentialReconstruction(model, calibration, digits_task, device=CPU, samples=256)
+    fit(small, plan)
+    images, inputs, wanted = _images(digits_task), [], []
+    with torch.no_grad():
+        before = prune(model, plan)
+        reconstruct(before, model, plan, calibration)
+        x, y = F.relu(model.first(images)), F.relu(before.first(images))  # type: ignore[operator]
+        for _ in range(2):  # what it reads is computed with the weights that it had
+            inputs.append(_unfolded(y, before.twice))  # type: ignore[arg-type]
+            x, y = model.twice(x), F.relu(before.twice(y))  # type: ignore[operator]
+            wanted.append(x[:, [0, 1, 2, 4]].flatten(2).transpose(1, 2).flatten(0, 1))
+            x = F.relu(x)
+    start = before.get_parameter("twice.weight").detach().flatten(1).double().numpy()
+    weight, offset = _fit(torch.cat(inputs), torch.cat(wanted), start, 1e-2, intercept=True)
+    np.testing.assert_allclose(small.get_parameter("twice.weight").detach().flatten(1).numpy(), weight, atol=1e-3)
+    np.testing.assert_allclose(small.get_parameter("twice.bias").detach().numpy(), offset, atol=1e-3)
+
+
+@pytest.mark.usefixtures("everywhere")
+@pytest.mark.parametrize("layer", ["2", "4"])
+def test_every_layer_is_fitted_to_what_it_really_reads(digits_task: Task, layer: str) -> None:
+    with seeded("on the way"):
+        model = nn.Sequential(
+            nn.Conv2d(1, 6, 3), nn.ReLU(), nn.Conv2d(6, 6, 3), nn.ReLU(), nn.Conv2d(6, 3, 3), nn.Flatten()
+        )
+    kept = {"0": [0, 2, 5], "2": [1, 2, 3]}
+    small, plan, calibration = _setup(model, digits_task, kept)
+    SequentialReconstruction(model, calibration, digits_task, device=CPU, samples=256)(small, plan)
+    before = prune(model, plan)
+    reconstruct(before, model, plan, calibration)
+    images, position = _images(digits_task), int(layer)
+    with torch.no_grad():
+        inputs = _unfolded(small[:position](images), small[position])  # type: ignore[index]
+        outputs = model[: position + 1](images).flatten(2).transpose(1, 2).flatten(0, 1)
+    wanted = outputs[:, kept.get(layer, [0, 1, 2])]
+    start = before.get_parameter(f"{layer}.weight").detach().flatten(1).double().numpy()
+    weight, offset = _fit(inputs, wanted, start, 1e-2, intercept=True)
+    np.testing.assert_allclose(small.get_parameter(f"{layer}.weight").detach().flatten(1).numpy(), weight, atol=1e-3)
+    np.testing.assert_allclose(small.get_parameter(f"{layer}.bias").detach().numpy(), offset, atol=1e-3)
+
+
+@pytest.mark.usefixtures("everywhere")
+def test_batches_that_cannot_be_joined_give_the_same(digits_task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor does it matter whether dense outputs are remembered."""
+    with seeded("chunks"):
+        model = nn.Sequential(
+            nn.Conv2d(1, 6, 3), nn.ReLU(), nn.Conv2d(6, 6, 3), nn.ReLU(), nn.Flatten(), nn.Linear(96, 3)
+        )
+    small, plan, calibration = _setup(model, digits_task, {"0": [0, 2, 5], "2": [1, 2, 3]})
+    joined = SequentialReconstruction(model, calibration, digits_task, device=CPU, samples=256)
+    joined(small, plan)
+    again = prune(model, plan)
+    joined(again, plan)
+    assert tensors_digest(again.state_dict()) == tensors_digest(small.state_dict())
+    monkeypatch.setattr("automl_prune.evaluation.sequential.OUTPUTS", 0)
+    apart = SequentialReconstruction(model, calibration, digits_task, device=CPU, samples=256)
+    monkeypatch.setattr(apart, "_chunks", [(_images(digits_task)[:100],), (_images(digits_task)[100:],)])
+    for _ in range(2):
+        other = prune(model, plan)
+        apart(other, plan)
+        for name, tensor in other.state_dict().items():
+            torch.testing.assert_close(tensor, small.state_dict()[name], atol=1e-4, rtol=1e-3)
 
 
 def test_inputs_that_hardly_vary_are_no_obstacle(digits_task: Task) -> None:
@@ -245,5 +335,5 @@ def test_inputs_that_hardly_vary_are_no_obstacle(digits_task: Task) -> None:
     cut = _error(small, model, images)
     reconstruct(small, model, plan, calibration)
     assert _error(small, model, images) < 1e-6 < cut
-    reconstruct_sequentially(small, model, plan, calibration, digits_task, device=CPU, samples=128)
+    SequentialReconstruction(model, calibration, digits_task, device=CPU, samples=128)(small, plan)
     assert _error(small, model, images) < 1e-6
