@@ -44,7 +44,7 @@ RECIPES = {
     "both, layer by layer": Recipe(reconstruct=True, sequential=True),
 }
 SEQUENTIAL = ("l1", "obs")
-"""Criteria that are measured with the sequential variant too: it takes many times as long."""
+"""Criteria that are measured with the sequential variant too."""
 
 
 @dataclass(frozen=True)

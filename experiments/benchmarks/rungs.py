@@ -25,7 +25,7 @@ from scipy.stats import spearmanr
 
 from automl_prune.budget import Budget
 from automl_prune.candidate import Candidate
-from automl_prune.compression import choose_widths
+from automl_prune.compression import Widths, choose_widths
 from automl_prune.evaluation import FineTuning, Recipe, Teacher, finetune, score
 from automl_prune.files import read_json, write_json, write_text
 from automl_prune.projection import Projector
@@ -34,6 +34,7 @@ from automl_prune.session import environment
 from automl_prune.space import FloatParameter, Space
 
 RESULTS = HERE / "results" / "rungs.json"
+WIDTHS: tuple[Widths, ...] = ("uniform", "global")
 SHORT, LONG, RATE, LONG_RATE = (20, 60), 400, 0.01, 0.03
 AT_ONCE, LAYERWISE = "untrained", "untrained, layer by layer"
 SPACE = Space(criteria=("obs", "l1"), target_cost=0.97, depth_slope=0.4)
@@ -65,7 +66,7 @@ def _measure(bench: Bench, budget: float) -> Callable[[int], dict[str, Any]]:
     at_once = bench.evaluator(SPACE.criteria, 0, Recipe(reconstruct=True))
     projector = Projector(bench.graph, SPACE, Budget(macs=budget).limits(bench.graph.dense_costs), at_once.scores)
     teacher = Teacher(bench.model)
-    known = [choose_widths(projector, *pair) for pair in product(SPACE.criteria, ("uniform", "global"))]
+    known = [choose_widths(projector, criterion, widths) for criterion, widths in product(SPACE.criteria, WIDTHS)]
 
     def candidate(number: int) -> Candidate:
         if number < len(known):
