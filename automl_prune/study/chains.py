@@ -7,8 +7,8 @@ is given by the storage in one total order: a decision that rests on lower-numbe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 from optuna.trial import FrozenTrial
@@ -38,23 +38,22 @@ class Chain:
     Attributes:
         index: Its place in the study, from 0; the same in every run, whatever was killed in between.
         attempts: In order of their numbers, at least one.
+        current: The attempt that decides the state; of equals the lowest number, of lost ones the last.
+        state: ``lost`` is what waits for a successor: every attempt died with its worker or was handed back.
     """
 
     index: int
     attempts: tuple[FrozenTrial, ...]
+    current: FrozenTrial = field(init=False)
+    state: ChainState = field(init=False)
 
-    @property
-    def state(self) -> ChainState:
-        """``lost`` is what waits for a successor: every attempt died with its worker or was handed back."""
-        return _state_of(self.current)
-
-    @property
-    def current(self) -> FrozenTrial:
-        """The attempt that decides the state; of equals the lowest number, of lost ones the last."""
+    def __post_init__(self) -> None:
         order = {"complete": 0, "failed": 1, "running": 2, "waiting": 3, "lost": 4}
         best = min(order[_state_of(trial)] for trial in self.attempts)
         equals = [trial for trial in self.attempts if order[_state_of(trial)] == best]
-        return equals[-1] if best == order["lost"] else equals[0]
+        current = equals[-1] if best == order["lost"] else equals[0]
+        object.__setattr__(self, "current", current)
+        object.__setattr__(self, "state", _state_of(current))
 
     @property
     def deaths(self) -> tuple[FrozenTrial, ...]:
@@ -89,13 +88,56 @@ class Chain:
         return template(OptunaState.WAITING, lost.user_attrs.get(POINT, {}), attributes)
 
 
-def chains_of(trials: Sequence[FrozenTrial]) -> tuple[Chain, ...]:
+def chains_of(trials: Iterable[FrozenTrial]) -> tuple[Chain, ...]:
     """The chains of a study in the order of their first attempts; dropped trials belong to none."""
-    groups: dict[str | int, list[FrozenTrial]] = {}
-    for trial in sorted(trials, key=lambda trial: trial.number):
-        if DROPPED not in trial.user_attrs:
-            groups.setdefault(_key(trial), []).append(trial)
-    return tuple(Chain(index, tuple(attempts)) for index, attempts in enumerate(groups.values()))
+    return _Grouped().joined(trials)
+
+
+class GrowingChains:
+    """The chains of a study that is looked at again and again: what is finished is grouped once.
+
+    Grouping all trials at every look took longer than reading them, in a study of some thousand.
+    """
+
+    def __init__(self) -> None:
+        self._finished = _Grouped()
+        self._count = 0
+
+    def of(self, trials: Sequence[FrozenTrial]) -> tuple[Chain, ...]:
+        """As ``chains_of``.
+
+        Args:
+            trials: All there are, in order of their numbers.
+        """
+        while self._count < len(trials) and trials[self._count].state.is_finished():
+            self._finished.add(trials[self._count])
+            self._count += 1
+        return self._finished.joined(trials[self._count :])
+
+
+@dataclass(slots=True)
+class _Grouped:
+    """Chains, and the place of each by its key."""
+
+    chains: list[Chain] = field(default_factory=list)
+    places: dict[str | int, int] = field(default_factory=dict)
+
+    def add(self, trial: FrozenTrial) -> None:
+        """Put the next trial into its chain; a dropped one belongs to none."""
+        if DROPPED in trial.user_attrs:
+            return
+        place = self.places.setdefault(_key(trial), len(self.chains))
+        if place == len(self.chains):
+            self.chains.append(Chain(place, (trial,)))
+        else:
+            self.chains[place] = Chain(place, (*self.chains[place].attempts, trial))
+
+    def joined(self, trials: Iterable[FrozenTrial]) -> tuple[Chain, ...]:
+        """The chains with more trials in them; this is not changed."""
+        both = _Grouped(self.chains.copy(), self.places.copy())
+        for trial in trials:
+            both.add(trial)
+        return tuple(both.chains)
 
 
 def _key(trial: FrozenTrial) -> str | int:

@@ -56,22 +56,33 @@ SEARCH: Final = "search"
 """Origin of the trials that a strategy proposed."""
 
 
-def distributions(parameters: Iterable[Parameter]) -> dict[str, BaseDistribution]:
-    """What Optuna samples from, by parameter name, in the order given."""
-    return {
-        parameter.name: FloatDistribution(parameter.low, parameter.high)
-        if isinstance(parameter, FloatParameter)
-        else CategoricalDistribution(parameter.choices)
-        for parameter in parameters
-    }
+class Space(dict[str, BaseDistribution]):
+    """What Optuna samples from, by parameter name; never changed, so that it need not be copied with every trial."""
+
+    def __deepcopy__(self, memo: object) -> Space:
+        return self
 
 
-def space_of(identity: Mapping[str, Any]) -> dict[str, BaseDistribution]:
+def distributions(parameters: Iterable[Parameter]) -> Space:
+    """The search space of parameters, in the order given."""
+    return Space(
+        {
+            parameter.name: FloatDistribution(parameter.low, parameter.high)
+            if isinstance(parameter, FloatParameter)
+            else CategoricalDistribution(parameter.choices)
+            for parameter in parameters
+        }
+    )
+
+
+def space_of(identity: Mapping[str, Any]) -> Space:
     """The search space in a stored study's identity, as ``distributions`` gives it."""
-    return {
-        name: CategoricalDistribution(given["choices"]) if "choices" in given else FloatDistribution(**given)
-        for name, given in identity["space"].items()
-    }
+    return Space(
+        {
+            name: CategoricalDistribution(given["choices"]) if "choices" in given else FloatDistribution(**given)
+            for name, given in identity["space"].items()
+        }
+    )
 
 
 def directions(context: StudyContext) -> tuple[StudyDirection, StudyDirection]:
@@ -285,16 +296,23 @@ def template(
     return create_trial(state=state, user_attrs={POINT: dict(point), **attributes}, values=values)
 
 
-def with_parameters(
-    trial: FrozenTrial, state: OptunaState, space: Mapping[str, BaseDistribution], attributes: Mapping[str, Any]
-) -> FrozenTrial:
+def with_parameters(trial: FrozenTrial, state: OptunaState, space: Space, attributes: Mapping[str, Any]) -> FrozenTrial:
     """A stored trial as Optuna's samplers and its dashboard see one: parameters and, when complete, constraints."""
     complete = state == OptunaState.COMPLETE
-    return create_trial(
+    shown = FrozenTrial(
+        number=trial.number,
         state=state,
-        params=dict(trial.user_attrs[POINT]),
-        distributions=dict(space),
-        user_attrs=dict(attributes),
+        value=None,
         values=trial.values if complete else None,
-        constraints=dict(violations_of(trial)) if complete else None,
+        datetime_start=trial.datetime_start,
+        datetime_complete=trial.datetime_complete if state.is_finished() else None,
+        params=dict(trial.user_attrs[POINT]),
+        distributions=space,
+        user_attrs=dict(attributes),
+        system_attrs={},
+        intermediate_values={},
+        trial_id=trial._trial_id,
     )
+    for metric, excess in violations_of(trial).items() if complete else ():
+        shown.set_constraint(metric, excess)
+    return shown

@@ -7,13 +7,11 @@ from collections.abc import Container, Mapping
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from automl_prune.errors import ConfigError, StudyError
-from automl_prune.study.codec import IDENTITY, POINT, RESULT, space_of, with_parameters
-from automl_prune.study.ledger import trial_id
+from automl_prune.study.codec import IDENTITY, POINT, RESULT, Space, space_of, with_parameters
 from automl_prune.study.storage import StudyStorage, delegating, quiet
 
 
@@ -62,9 +60,6 @@ def _with_parameters(storage: BaseStorage) -> BaseStorage:
     return delegating("StorageWithParameters", lambda name: getattr(storage, name), get_all_trials=get_all_trials)
 
 
-def _shown(trial: FrozenTrial, space: Mapping[str, BaseDistribution]) -> FrozenTrial:
+def _shown(trial: FrozenTrial, space: Space) -> FrozenTrial:
     attributes = {key: value for key, value in trial.user_attrs.items() if key not in (POINT, RESULT)}
-    shown = with_parameters(trial, trial.state, space, attributes)
-    shown.number, shown._trial_id = trial.number, trial_id(trial)
-    shown.datetime_start, shown.datetime_complete = trial.datetime_start, trial.datetime_complete
-    return shown
+    return with_parameters(trial, trial.state, space, attributes)

@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
 from automl_prune.errors import StudyError
-from automl_prune.study.chains import Chain, chains_of
+from automl_prune.study.chains import Chain, GrowingChains
 from automl_prune.study.codec import RESULT
 from automl_prune.study.storage import StudyStorage, quiet
 
@@ -41,6 +41,7 @@ class Ledger:
             )
         self.name = name
         self._id = self._backend.get_study_id_from_name(name)
+        self._chains = GrowingChains()
 
     @classmethod
     def create(cls, storage: StudyStorage, name: str, directions: Sequence[StudyDirection]) -> Ledger:
@@ -69,7 +70,7 @@ class Ledger:
 
     def chains(self) -> tuple[Chain, ...]:
         """The study's points and their attempts."""
-        return chains_of(self.trials())
+        return self._chains.of(self.trials())
 
     # ---- one trial, by its id in the storage
 

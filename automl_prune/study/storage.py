@@ -32,6 +32,7 @@ from automl_prune.errors import StudyError
 from automl_prune.redaction import without_secrets
 from automl_prune.study.journal import JOURNAL, open_journal
 from automl_prune.study.proxy import is_proxy, open_proxy
+from automl_prune.study.reader import TrialReader
 
 T = TypeVar("T")
 
@@ -139,8 +140,12 @@ def _open_database(url: str, connections: int) -> StudyStorage:
         database.remove_session()
         database.engine.dispose()
 
-    storage = retrying(get_storage(database), location)
-    return StudyStorage(storage, location, (notice,) if sqlite else (), close)
+    cached = get_storage(database)
+    reading = delegating(
+        "ReadingStorage",
+        lambda name: getattr(TrialReader(database, cached) if name == "get_all_trials" else cached, name),
+    )
+    return StudyStorage(retrying(reading, location), location, (notice,) if sqlite else (), close)
 
 
 def _with_tables(url: str, pool: dict[str, Any]) -> RDBStorage:

@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
 from automl_prune.study.chains import Chain
-from automl_prune.study.codec import CANDIDATE, ORIGIN, SEARCH, with_parameters
+from automl_prune.study.codec import CANDIDATE, ORIGIN, SEARCH, Space, with_parameters
 from automl_prune.study.storage import quiet
 from automl_prune.study.strategies.base import NETWORK, strategies
 
@@ -63,18 +63,19 @@ class Proposer:
     def __init__(
         self,
         strategy: str,
-        space: Mapping[str, BaseDistribution],
+        space: Space,
         directions: Sequence[StudyDirection],
         network: Mapping[str, Sequence[float]],
     ) -> None:
         self._strategy = strategies[strategy]
-        self._space = dict(space)
+        self._space = space
         with quiet():
             self._memory = InMemoryStorage()
             self._copy = optuna.create_study(directions=list(directions), sampler=RandomSampler(), storage=self._memory)
         self._copy.set_user_attr(NETWORK, {name: list(values) for name, values in network.items()})
         self._study = self._memory.get_study_id_from_name(self._copy.study_name)
-        self._copied: set[int] = set()
+        self._complete: set[int] = set()  # points copied for good
+        self._running: dict[int, int] = {}  # copies of those that others work on, by number
 
     def propose(self, chains: Sequence[Chain], seed: int) -> dict[str, Any]:
         """Values for every parameter.
@@ -83,28 +84,33 @@ class Proposer:
             chains: The study as it is now.
             seed: Of everything random in the proposal.
         """
-        for chain in chains:
-            # A baseline that is no point of the space has only a near one, which did not get its score.
-            if chain.state == "complete" and chain.index not in self._copied and not _is_no_point(chain):
-                self._copied.add(chain.index)
-                self._add(chain, OptunaState.COMPLETE)
-        # Points that others are working on, so that the strategy keeps away from them. They are failed below,
-        # which makes samplers pass them over, and copied for good when they are complete.
-        passing = [
-            self._add(chain, OptunaState.RUNNING)
-            for chain in chains
-            if chain.state == "running" and not _is_no_point(chain)
-        ]
+        self._follow(chains)
         self._copy.sampler = _KnownSpace(self._strategy(seed), self._space)
         trial = self._copy.ask(self._space)
-        for number in (*passing, trial._trial_id):
-            self._memory.set_trial_state_values(number, OptunaState.FAIL)
+        self._forget(trial._trial_id)
         return trial.params
+
+    def _follow(self, chains: Sequence[Chain]) -> None:
+        """Copy what has become complete, and what others are working on, so that strategies can keep away from it."""
+        # A baseline that is no point of the space has only a near one, which did not get its score.
+        points = [
+            chain for chain in chains if chain.index not in self._complete and CANDIDATE not in chain.current.user_attrs
+        ]
+        running = {chain.current.number: chain for chain in points if chain.state == "running"}
+        for number in self._running.keys() - running.keys():
+            self._forget(self._running.pop(number))
+        for chain in points:
+            if chain.state == "complete":
+                self._complete.add(chain.index)
+                self._add(chain, OptunaState.COMPLETE)
+        for number, chain in running.items():
+            if number not in self._running:
+                self._running[number] = self._add(chain, OptunaState.RUNNING)
 
     def _add(self, chain: Chain, state: OptunaState) -> int:
         origin = {ORIGIN: chain.current.user_attrs.get(ORIGIN, SEARCH)}
         return self._memory.create_new_trial(self._study, with_parameters(chain.current, state, self._space, origin))
 
-
-def _is_no_point(chain: Chain) -> bool:
-    return CANDIDATE in chain.current.user_attrs
+    def _forget(self, copy: int) -> None:
+        """Fail a copy, so that samplers pass it over."""
+        self._memory.set_trial_state_values(copy, OptunaState.FAIL)
