@@ -1,7 +1,7 @@
 """How a study scales: trials per hour with one and two workers, and what a storage costs per trial with many.
 
     python experiments/benchmarks/scaling.py workers [--blocks 4 --trials 20]
-    python experiments/benchmarks/scaling.py storage [--trials 300 --workers 1 8 32 --history 3000]
+    python experiments/benchmarks/scaling.py storage [--storages journal --workers 1 8 32 --trials 300 --history 3000]
     python experiments/benchmarks/scaling.py table
 
 ``workers``: the committed ResNet-20 at rung 0 (reconstruction, recalibration, score on validation data; no training),
@@ -9,12 +9,8 @@ one thread per worker. Blocks with one and with two workers take turns, so that 
 both. The rate counts completed trials between the moment when every worker has completed its first and the moment
 when the first of them stops: starting and waiting for the last do not count.
 
-``storage``: workers that search as always, but whose evaluation is a sleep. Counted is the time that they spend in
-calls of the storage, waiting for locks and for the server included, over all workers and divided by the trials; beside
-it the processor's time of the same calls, which a busy machine does not stretch. A worker's first trial is not counted.
-PostgreSQL is a server of the benchmark's own with its default durability (fsync). Statements are those of the workers
-to the database; behind the proxy, the proxy's own are not counted. With one worker evaluations may be shorter
-(``--seconds``): the storage does not notice.
+``storage``: what a study costs a worker beside its evaluations; ``storage_cost.py`` says how that is counted. With one
+worker evaluations may be shorter (``--seconds``): the storage does not notice.
 
 Results are merged into ``results/scaling.json``; the table is computed from it.
 """
@@ -23,48 +19,26 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import os
-import socket
-import subprocess
-import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
-from dataclasses import replace
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import torch
-from optuna.storages import BaseStorage
-from sqlalchemy import event
-from sqlalchemy.engine import Engine
+from storage_cost import EVALUATION_SECONDS, STORAGES, storage_cost
+
+from automl_prune import api
+from automl_prune.config import Config
+from automl_prune.files import read_json, write_json, write_text
+from automl_prune.launchers import LocalProcesses
+from automl_prune.session import environment
+from automl_prune.study.codec import REQUESTED
+from automl_prune.study.ledger import Ledger
+from automl_prune.study.storage import open_storage
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))  # the tests' synthetic search and their PostgreSQL
-
-from automl_prune import api  # noqa: E402
-from automl_prune.candidate import Candidate  # noqa: E402
-from automl_prune.config import Config  # noqa: E402
-from automl_prune.evaluation import Evaluation  # noqa: E402
-from automl_prune.evaluation.evaluator import Climb  # noqa: E402
-from automl_prune.files import read_json, write_json, write_text  # noqa: E402
-from automl_prune.launchers import LocalProcesses  # noqa: E402
-from automl_prune.session import environment  # noqa: E402
-from automl_prune.study.codec import REQUESTED  # noqa: E402
-from automl_prune.study.ledger import Ledger  # noqa: E402
-from automl_prune.study.runner import run_study  # noqa: E402
-from automl_prune.study.storage import open_storage  # noqa: E402
-from tests.study.postgresql import postgresql  # noqa: E402
-from tests.study.synthetic import evaluate, propose, spec  # noqa: E402
-
 RESULTS = Path(__file__).parent / "results" / "scaling.json"
-EVALUATION_SECONDS = 5.0
-GROUPS = 40
-"""Channel groups of the search; each is a parameter."""
-STORAGES = ("journal", "postgresql", "proxy")
-SETTINGS = "-c listen_addresses='' -c shared_buffers=128MB -c max_connections=200"
 
 
 def main() -> None:
@@ -74,9 +48,9 @@ def main() -> None:
     elif arguments.what == "storage":
         for kind in arguments.storages:
             for workers in arguments.workers:
-                row = _storage_cost(kind, workers, arguments.trials, arguments.seconds, arguments.history)
+                row = storage_cost(kind, workers, arguments.trials, arguments.seconds, arguments.history)
                 print(json.dumps(row), flush=True)
-                _merge(f"storage {kind} {workers}", row)
+                _merge(f"storage {kind} {workers} {arguments.history}", row)
     table = _table(read_json(RESULTS))
     write_text(RESULTS.with_suffix(".md"), table)
     print(table)
@@ -135,121 +109,6 @@ def _steady(run_dir: Path, before: set[int]) -> tuple[int, float]:
     return sum(start < moment <= end for times in ends.values() for moment in times), end - start
 
 
-# ---- what a storage costs
-
-
-def _storage_cost(kind: str, workers: int, trials: int, seconds: float, history: int) -> dict[str, Any]:
-    with _place(kind) as (url, folder):
-        with closing(open_storage(url, folder)) as storage:  # the study has a past before anyone counts
-            run_study(_spec(history, 0), storage, propose, evaluate)
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["tests.study.synthetic"])
-        answers = context.SimpleQueue()
-        start = time.monotonic()
-        given = (url, folder, history + trials, seconds, answers)
-        processes = [context.Process(target=_work, args=(number, *given)) for number in range(workers)]
-        for process in processes:
-            process.start()
-        spent = [answers.get() for _ in processes]
-        for process in processes:
-            process.join()
-        wall = time.monotonic() - start
-    counted = trials - workers
-    waited, processor, calls, statements = (sum(column) / counted for column in zip(*spent, strict=True))
-    return {
-        "storage": kind,
-        "workers": workers,
-        "trials": trials,
-        "parameters": len(_spec(1, 0).parameters),
-        "history": history,
-        "evaluation_seconds": seconds,
-        "storage_seconds_per_trial": waited,
-        "processor_seconds_per_trial": processor,
-        "calls_per_trial": calls,
-        "statements_per_trial": statements,
-        "share_of_evaluation": waited / EVALUATION_SECONDS,
-        "wall_seconds": wall,
-    }
-
-
-def _spec(requested: int, worker: int) -> Any:
-    return replace(spec(requested, count=GROUPS, worker=worker, strategy="random"), baselines=())
-
-
-def _work(number: int, url: str | None, folder: Path, trials: int, seconds: float, answers: Any) -> None:
-    spent = [0.0, 0.0, 0.0, 0.0]
-    first = True
-
-    @event.listens_for(Engine, "before_cursor_execute")
-    def count(*_: Any) -> None:
-        spent[3] += 1
-
-    with closing(open_storage(url, folder)) as storage:
-
-        def sleep(candidate: Candidate, seed: int, climb: Climb) -> Evaluation:
-            nonlocal first
-            if first:
-                first, spent[:] = False, [0.0, 0.0, 0.0, 0.0]
-            time.sleep(seconds)
-            return evaluate(candidate, seed, climb)
-
-        timed = replace(storage, backend=_timed(storage.backend, spent))
-        run_study(_spec(trials, number), timed, propose, sleep)
-    answers.put(tuple(spent))
-
-
-def _timed(storage: BaseStorage, spent: list[float]) -> BaseStorage:
-    """A storage that adds to ``spent`` the seconds, the processor's seconds and the number of its calls."""
-
-    def method(name: str) -> Callable[..., Any]:
-        def call(self: object, *args: Any, **kwargs: Any) -> Any:
-            start, processor = time.perf_counter(), time.thread_time()
-            try:
-                return getattr(storage, name)(*args, **kwargs)
-            finally:
-                spent[0] += time.perf_counter() - start
-                spent[1] += time.thread_time() - processor
-                spent[2] += 1
-
-        return call
-
-    names = [name for name in dir(BaseStorage) if not name.startswith("_")]
-    return type("Timed", (BaseStorage,), {name: method(name) for name in names})()  # type: ignore[no-any-return]
-
-
-@contextmanager
-def _place(kind: str) -> Iterator[tuple[str | None, Path]]:
-    """A new storage: its URL, None for a journal, and the journal's folder."""
-    with tempfile.TemporaryDirectory() as folder:
-        if kind == "journal":
-            yield None, Path(folder)
-            return
-        with postgresql(SETTINGS) as server:
-            url = server.new_database()
-            if kind == "postgresql":
-                yield url, Path(folder)
-                return
-            with _proxy(url) as proxied:
-                yield proxied, Path(folder)
-
-
-@contextmanager
-def _proxy(url: str) -> Iterator[str]:
-    with socket.socket() as found:
-        found.bind(("localhost", 0))
-        port = found.getsockname()[1]
-    command = [sys.executable, "-m", "automl_prune", "storage-proxy", "--storage", url, "--port", str(port)]
-    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": path})
-    assert process.stdout is not None
-    try:
-        process.stdout.readline()
-        yield f"grpc://localhost:{port}"
-    finally:
-        process.terminate()
-        process.communicate()
-
-
 # ---- results
 
 
@@ -274,23 +133,31 @@ def _table(document: dict[str, Any]) -> str:
     if rows:
         lines += ["## Storage", ""]
         lines += [
-            "| storage | workers | trials | parameters | calls | statements | ms per trial | of the processor | "
-            "share of 5 s | load |",
-            "|---|---|---|---|---|---|---|---|---|---|",
+            "| storage | workers | trials | before them | calls | statements | ms per trial | of the processor | "
+            "the whole worker | share of 5 s | load |",
+            "|---|---|---|---|---|---|---|---|---|---|---|",
         ]
-        for row in sorted(rows, key=lambda row: (STORAGES.index(row["storage"]), row["workers"], "commit" not in row)):
-            before = f" (before, {row['commit']})" if "commit" in row else ""
-            lines.append(
-                f"| {row['storage']}{before} | {row['workers']} | {row['trials']} | {row['parameters']} | "
-                f"{row['calls_per_trial']:.0f} | {row['statements_per_trial']:.0f} | "
-                f"{1000 * row['storage_seconds_per_trial']:.0f} | "
-                f"{1000 * row['processor_seconds_per_trial']:.0f} | {row['share_of_evaluation']:.2%} | "
-                f"{row['load_of_the_last_5_minutes']:.1f} |"
-            )
-        cpus = rows[0]["environment"]["cpus"]
-        note = f"Measured on {cpus} cores, each row under its own load: much above {cpus}, times are too long."
-        lines += ["", note, ""]
+        lines += [_storage_row(row) for row in sorted(rows, key=_order)]
+        cpus, parameters = rows[0]["environment"]["cpus"], rows[0]["parameters"]
+        lines += ["", f"{parameters} parameters. `optuna` is Optuna's ask and tell alone, without leases, retries or"]
+        lines += ["exact totals. `the whole worker` is the processor's time of strategy, records and storage together."]
+        lines += [f"Measured on {cpus} cores, each row under its own load: much above {cpus}, times are too long.", ""]
     return "\n".join(lines)
+
+
+def _order(row: dict[str, Any]) -> tuple[Any, ...]:
+    return STORAGES.index(row["storage"]), row["history"], row["workers"], "commit" not in row
+
+
+def _storage_row(row: dict[str, Any]) -> str:
+    name = f"{row['storage']} (before, {row['commit']})" if "commit" in row else row["storage"]
+    whole = row.get("worker_processor_seconds_per_trial")
+    return (
+        f"| {name} | {row['workers']} | {row['trials']} | {row['history']} | {row['calls_per_trial']:.0f} | "
+        f"{row['statements_per_trial']:.0f} | {1000 * row['storage_seconds_per_trial']:.0f} | "
+        f"{1000 * row['processor_seconds_per_trial']:.0f} | {'–' if whole is None else f'{1000 * whole:.0f}'} | "
+        f"{row['share_of_evaluation']:.2%} | {row['load_of_the_last_5_minutes']:.1f} |"
+    )
 
 
 def _circumstances(row: dict[str, Any]) -> str:
