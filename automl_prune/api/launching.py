@@ -17,7 +17,7 @@ from automl_prune.study.artifacts import open_artifacts
 from automl_prune.study.directory import RunDirectory
 from automl_prune.study.invitation import invite
 from automl_prune.study.record import StudyRecord
-from automl_prune.study.runner import read_study
+from automl_prune.study.runner import StudyReader, read_study
 from automl_prune.study.serving import serve
 from automl_prune.study.spec import Event, StudySpec
 from automl_prune.study.storage import StudyStorage, open_storage
@@ -105,12 +105,13 @@ def run_workers(
     """
     options = {"run_dir": str(run_dir.resolve()), "storage": url, "study": spec.name, "requested": spec.requested}
     with view.stage("Searching") as stage:
-        record = read_study(storage, spec.name)
+        reader = StudyReader(storage, spec.name)
+        record = reader.read()
         watcher, seen = Watcher(view, stage, spec, record), _finished(record)
 
         def tick() -> None:
             nonlocal seen
-            record = read_study(storage, spec.name)
+            record = reader.read()
             if _finished(record) > seen:
                 seen = _finished(record)
                 watcher.look(record)

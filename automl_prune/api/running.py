@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from automl_prune.session import Session, environment
 from automl_prune.study.baselines import Baseline, Make, at_several_costs
 from automl_prune.study.directory import RunDirectory
 from automl_prune.study.record import FailedFinalist, Point, StudyContext, StudyRecord
-from automl_prune.study.runner import read_study, run_study, write_failed_finalist
+from automl_prune.study.runner import StudyReader, read_study, run_study, write_failed_finalist
 from automl_prune.study.spec import Evaluate, Event, StudySpec
 from automl_prune.study.storage import StudyStorage
 from automl_prune.view import SearchEnded, View
@@ -142,12 +142,13 @@ def run(
     """
     with view.stage("Searching") as stage:
         watcher = Watcher(view, stage, spec, _earlier(storage, spec.name))
+        reader = cache(partial(StudyReader, storage, spec.name))  # the study exists from its first event on
 
         def on_event(event: Event) -> None:
             if said := in_words(event):
                 view.say(said)
             if event.kind in ("complete", "reused", "failed"):
-                watcher.look(read_study(storage, spec.name))
+                watcher.look(reader().read())
 
         return run_study(
             spec,

@@ -1,13 +1,12 @@
-"""Between this package's values and what Optuna stores: distributions, objective values, user attributes."""
+"""Between this package's values and what Optuna stores: objective values, user attributes."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, create_trial
 from optuna.trial import TrialState as OptunaState
@@ -15,7 +14,6 @@ from optuna.trial import TrialState as OptunaState
 from automl_prune.costs import Cost
 from automl_prune.errors import EvaluationError, StudyError
 from automl_prune.evaluation.record import Evaluation
-from automl_prune.space import FloatParameter, Parameter
 from automl_prune.study.record import (
     Attempt,
     FailedFinalist,
@@ -54,35 +52,6 @@ INVITATION: Final = "invitation"
 
 SEARCH: Final = "search"
 """Origin of the trials that a strategy proposed."""
-
-
-class Space(dict[str, BaseDistribution]):
-    """What Optuna samples from, by parameter name; never changed, so that it need not be copied with every trial."""
-
-    def __deepcopy__(self, memo: object) -> Space:
-        return self
-
-
-def distributions(parameters: Iterable[Parameter]) -> Space:
-    """The search space of parameters, in the order given."""
-    return Space(
-        {
-            parameter.name: FloatDistribution(parameter.low, parameter.high)
-            if isinstance(parameter, FloatParameter)
-            else CategoricalDistribution(parameter.choices)
-            for parameter in parameters
-        }
-    )
-
-
-def space_of(identity: Mapping[str, Any]) -> Space:
-    """The search space in a stored study's identity, as ``distributions`` gives it."""
-    return Space(
-        {
-            name: CategoricalDistribution(given["choices"]) if "choices" in given else FloatDistribution(**given)
-            for name, given in identity["space"].items()
-        }
-    )
 
 
 def directions(context: StudyContext) -> tuple[StudyDirection, StudyDirection]:
@@ -294,25 +263,3 @@ def template(
     each, and strategies work on a copy (``strategies.Proposer``) that has them.
     """
     return create_trial(state=state, user_attrs={POINT: dict(point), **attributes}, values=values)
-
-
-def with_parameters(trial: FrozenTrial, state: OptunaState, space: Space, attributes: Mapping[str, Any]) -> FrozenTrial:
-    """A stored trial as Optuna's samplers and its dashboard see one: parameters and, when complete, constraints."""
-    complete = state == OptunaState.COMPLETE
-    shown = FrozenTrial(
-        number=trial.number,
-        state=state,
-        value=None,
-        values=trial.values if complete else None,
-        datetime_start=trial.datetime_start,
-        datetime_complete=trial.datetime_complete if state.is_finished() else None,
-        params=dict(trial.user_attrs[POINT]),
-        distributions=space,
-        user_attrs=dict(attributes),
-        system_attrs={},
-        intermediate_values={},
-        trial_id=trial._trial_id,
-    )
-    for metric, excess in violations_of(trial).items() if complete else ():
-        shown.set_constraint(metric, excess)
-    return shown

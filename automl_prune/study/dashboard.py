@@ -11,7 +11,8 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from automl_prune.errors import ConfigError, StudyError
-from automl_prune.study.codec import IDENTITY, POINT, RESULT, Space, space_of, with_parameters
+from automl_prune.study.codec import IDENTITY, POINT, RESULT
+from automl_prune.study.distributions import Distributions, space_of, with_parameters
 from automl_prune.study.storage import StudyStorage, delegating, quiet
 
 
@@ -60,6 +61,6 @@ def _with_parameters(storage: BaseStorage) -> BaseStorage:
     return delegating("StorageWithParameters", lambda name: getattr(storage, name), get_all_trials=get_all_trials)
 
 
-def _shown(trial: FrozenTrial, space: Space) -> FrozenTrial:
+def _shown(trial: FrozenTrial, space: Distributions) -> FrozenTrial:
     attributes = {key: value for key, value in trial.user_attrs.items() if key not in (POINT, RESULT)}
     return with_parameters(trial, trial.state, space, attributes)

@@ -13,6 +13,7 @@ from optuna.trial import create_trial
 from automl_prune.candidate import Candidate
 from automl_prune.errors import StudyError
 from automl_prune.study.baselines import affordable
+from automl_prune.study.chains import Chain
 from automl_prune.study.codec import (
     CANDIDATE,
     CONTEXT,
@@ -30,12 +31,12 @@ from automl_prune.study.codec import (
     decode_sweep,
     differences,
     directions,
-    distributions,
     template,
     trial_record,
 )
+from automl_prune.study.distributions import distributions
 from automl_prune.study.ledger import Ledger
-from automl_prune.study.record import FailedFinalist, Finalist, RateSweep, StudyRecord, TrialState
+from automl_prune.study.record import FailedFinalist, Finalist, RateSweep, StudyRecord, TrialRecord, TrialState
 from automl_prune.study.spec import Evaluate, Event, Identify, OnEvent, Propose, StudySpec
 from automl_prune.study.stopping import Stagnation
 from automl_prune.study.storage import StudyStorage
@@ -158,8 +159,8 @@ def _verify(stored: Mapping[str, Any], now: Mapping[str, Any], name: str, locati
         )
 
 
-def read_study(storage: StudyStorage, name: str | None = None) -> StudyRecord:
-    """Everything a study holds, as of now; nothing is written.
+class StudyReader:
+    """Reads a study again and again; what is finished is decoded once.
 
     Args:
         storage: Where it lives.
@@ -168,26 +169,42 @@ def read_study(storage: StudyStorage, name: str | None = None) -> StudyRecord:
     Raises:
         StudyError: There is no such study, or it was not written by this package.
     """
-    ledger = Ledger(storage, name)
-    attributes = ledger.attributes()
-    context = decode_context(attributes, ledger.name)
-    requested = int(attributes.get(REQUESTED, 0))
-    chains = ledger.chains()[:requested]
-    stagnation = Stagnation(attributes.get(PATIENCE), context)
-    stagnation.look(chains)
-    trials = []
-    for chain in chains[: stagnation.stop.trials] if stagnation.stop else chains:
-        state: TrialState = "waiting" if chain.state == "lost" else chain.state
-        trials.append(trial_record(chain.index, chain.current, state, chain.attempt, chain.deaths, context.limits))
-    return StudyRecord(
-        context,
-        tuple(trials),
-        decode_finalists(attributes),
-        requested,
-        stagnation.stop,
-        decode_sweep(attributes),
-        decode_failed_finalists(attributes),
-    )
+
+    def __init__(self, storage: StudyStorage, name: str | None = None) -> None:
+        self._ledger = Ledger(storage, name)
+        self._context = decode_context(self._ledger.attributes(), self._ledger.name)
+        self._known: dict[int, tuple[Chain, TrialRecord]] = {}
+
+    def read(self) -> StudyRecord:
+        """Everything the study holds, as of now; nothing is written."""
+        attributes = self._ledger.attributes()
+        requested = int(attributes.get(REQUESTED, 0))
+        chains = self._ledger.chains()[:requested]
+        stagnation = Stagnation(attributes.get(PATIENCE), self._context)
+        stagnation.look(chains)
+        return StudyRecord(
+            self._context,
+            tuple(self._record(chain) for chain in (chains[: stagnation.stop.trials] if stagnation.stop else chains)),
+            decode_finalists(attributes),
+            requested,
+            stagnation.stop,
+            decode_sweep(attributes),
+            decode_failed_finalists(attributes),
+        )
+
+    def _record(self, chain: Chain) -> TrialRecord:
+        known, record = self._known.get(chain.index, (None, None))
+        if record is None or known is not chain:  # a chain that something was added to is another one
+            state: TrialState = "waiting" if chain.state == "lost" else chain.state
+            limits = self._context.limits
+            record = trial_record(chain.index, chain.current, state, chain.attempt, chain.deaths, limits)
+            self._known[chain.index] = chain, record
+        return record
+
+
+def read_study(storage: StudyStorage, name: str | None = None) -> StudyRecord:
+    """Everything a study holds, as of now; nothing is written. See ``StudyReader``, which also says what it raises."""
+    return StudyReader(storage, name).read()
 
 
 def read_identity(storage: StudyStorage, name: str | None = None) -> Mapping[str, Any]:

@@ -56,11 +56,11 @@ from automl_prune.study.codec import (
     REASON,
     decode_context,
     directions,
-    distributions,
     encode_result,
     objectives,
     template,
 )
+from automl_prune.study.distributions import distributions
 from automl_prune.study.known import Known
 from automl_prune.study.leases import Beat, Owner, Watch
 from automl_prune.study.ledger import Ledger, trial_id

@@ -37,7 +37,8 @@ sys.path.insert(0, str(ROOT))  # the tests' synthetic search and their PostgreSQ
 from automl_prune.candidate import Candidate  # noqa: E402
 from automl_prune.evaluation import Evaluation  # noqa: E402
 from automl_prune.evaluation.evaluator import Climb  # noqa: E402
-from automl_prune.study.codec import directions, distributions  # noqa: E402
+from automl_prune.study.codec import directions  # noqa: E402
+from automl_prune.study.distributions import distributions  # noqa: E402
 from automl_prune.study.runner import run_study  # noqa: E402
 from automl_prune.study.spec import StudySpec  # noqa: E402
 from automl_prune.study.storage import open_storage, quiet  # noqa: E402

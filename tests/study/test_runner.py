@@ -21,7 +21,7 @@ from automl_prune.study.baselines import Baseline
 from automl_prune.study.ledger import Ledger
 from automl_prune.study.promotion import Promotion
 from automl_prune.study.record import Finalist, FinalistRun, StudyRecord
-from automl_prune.study.runner import read_study, run_study, write_finalist
+from automl_prune.study.runner import StudyReader, read_study, run_study, write_finalist
 from automl_prune.study.spec import Event
 from automl_prune.study.storage import StudyStorage, open_storage
 from automl_prune.study.strategies import strategies
@@ -116,6 +116,23 @@ def test_larger_request_goes_on_and_smaller_does_nothing(storage: StudyStorage) 
     again = Evaluator()
     assert run_study(replace(spec(5), baselines=baselines), storage, propose, again) == record
     assert again.calls == []
+
+
+def test_one_that_looks_again_and_again_sees_what_a_newcomer_does(storage: StudyStorage) -> None:
+    run_study(spec(2), storage, propose, evaluate)
+    watcher, looks = StudyReader(storage), 0
+
+    def look(event: Event) -> None:
+        nonlocal looks
+        assert watcher.read() == read_study(storage)
+        looks += 1
+
+    with pytest.raises(Interrupted):
+        run_study(spec(8), storage, propose, Evaluator({2: EvaluationError("bad"), 4: Interrupted("stop")}), look)
+    run_study(spec(8), storage, propose, evaluate, look)
+    write_finalist(storage, Finalist(3, (FinalistRun(0, Score(0.9, 10), Score(0.9, 10), 1, 1.0),)))
+    assert watcher.read() == read_study(storage)
+    assert looks > 12
 
 
 def test_baselines_leave_half_of_the_trials(storage: StudyStorage) -> None:

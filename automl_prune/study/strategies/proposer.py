@@ -14,7 +14,8 @@ from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
 from automl_prune.study.chains import Chain
-from automl_prune.study.codec import CANDIDATE, ORIGIN, SEARCH, Space, with_parameters
+from automl_prune.study.codec import CANDIDATE, ORIGIN, SEARCH
+from automl_prune.study.distributions import Distributions, with_parameters
 from automl_prune.study.storage import quiet
 from automl_prune.study.strategies.base import NETWORK, strategies
 
@@ -63,7 +64,7 @@ class Proposer:
     def __init__(
         self,
         strategy: str,
-        space: Space,
+        space: Distributions,
         directions: Sequence[StudyDirection],
         network: Mapping[str, Sequence[float]],
     ) -> None:
