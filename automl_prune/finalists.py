@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -15,7 +16,7 @@ from automl_prune.candidate import Candidate
 from automl_prune.channels import prune
 from automl_prune.checkpoints import Checkpoint
 from automl_prune.costs.latency import cost_of
-from automl_prune.errors import CheckpointError
+from automl_prune.errors import CheckpointError, ConfigError, StudyError
 from automl_prune.evaluation import FineTuning
 from automl_prune.export.bundle import export_model
 from automl_prune.files import load_tensors, save_tensors
@@ -29,6 +30,8 @@ from automl_prune.study.record import Finalist, FinalistRun, StudyRecord
 from automl_prune.study.runner import write_finalist
 from automl_prune.study.storage import StudyStorage
 from automl_prune.view import ModelExported, View
+
+_PLAIN = re.compile(r"[A-Za-z0-9._-]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +56,15 @@ class Run:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Run:
-        """Rebuild it from ``to_json``."""
-        recipe = {**value["finetuning"], "devices": tuple(value["finetuning"]["devices"])}
-        return cls(**{**value, "finetuning": FineTuning(**recipe)})
+        """Rebuild it from ``to_json``; anything else raises ``StudyError``, for it may come from elsewhere."""
+        try:
+            recipe = {**value["finetuning"], "devices": tuple(value["finetuning"]["devices"])}
+            run = cls(**{**value, "finetuning": FineTuning(**recipe)})
+            if type(run.trial) is int and type(run.number) is int and _PLAIN.fullmatch(run.kept):
+                return run
+        except (KeyError, TypeError, ConfigError):
+            pass
+        raise StudyError(f"{value!r} is no run of a finalist; the study was not written by automl-prune")
 
     def weights(self, directory: RunDirectory) -> Path:
         """Where its weights and scores wait for the export."""
@@ -63,8 +72,10 @@ class Run:
         return directory.finalists / f"{self.trial}-{self.number}{kept}.safetensors"
 
 
-Ahead = Callable[[Sequence[Run]], None]
-"""Trains runs side by side in other processes, before they are asked for one after the other; may leave some out."""
+Ahead = Callable[[Sequence[Run]], Mapping[Run, str]]
+"""Has runs trained by all who work on the study, before they are asked for one after the other; may leave some out.
+
+Returns why runs failed, by run."""
 
 
 def choose(record: StudyRecord, count: int) -> tuple[int, ...]:
@@ -221,16 +232,11 @@ def train_run(
     view: View,
 ) -> FinalistRun:
     """One run, read from its file when it was finished earlier, gone on with when it was interrupted."""
+    known = trained_run(session, record, run, directory)
+    if known is not None:
+        return known
     path, candidate = run.weights(directory), candidate_of(record, run.trial)
-    seed = derive_seed("finalist", session.seed, run.number)
-    identity = json.dumps([session.evaluator.plan(candidate).digest, run.finetuning.identity, seed])
-    if path.is_file():
-        try:
-            _, metadata = load_tensors(path)
-            if metadata.get("identity") == identity:
-                return Finalist.from_json(json.loads(metadata["record"])).runs[0]
-        except (CheckpointError, ValueError, KeyError):
-            pass  # a damaged file is trained again
+    seed, identity = _seed(session, run), _identity(session, record, run)
     checkpoint = Checkpoint(path.with_suffix(".training.safetensors"), {"plan, recipe and seed": identity})
     try:
         trained = session.evaluator.finalist(candidate, run.finetuning, seed, checkpoint, on_step)
@@ -243,6 +249,26 @@ def train_run(
     save_tensors(path, trained.model.state_dict(), stored)
     checkpoint.path.unlink(missing_ok=True)
     return scored
+
+
+def trained_run(session: Session, record: StudyRecord, run: Run, directory: RunDirectory) -> FinalistRun | None:
+    """What a run scored that was finished earlier; None when its file is absent, damaged or another run's."""
+    try:
+        _, metadata = load_tensors(run.weights(directory))
+        if metadata.get("identity") == _identity(session, record, run):
+            return Finalist.from_json(json.loads(metadata["record"])).runs[0]
+    except (CheckpointError, ValueError, KeyError):
+        pass
+    return None
+
+
+def _seed(session: Session, run: Run) -> int:
+    return derive_seed("finalist", session.seed, run.number)
+
+
+def _identity(session: Session, record: StudyRecord, run: Run) -> str:
+    plan = session.evaluator.plan(candidate_of(record, run.trial))
+    return json.dumps([plan.digest, run.finetuning.identity, _seed(session, run)])
 
 
 def _forget_runs(directory: RunDirectory, trial: int) -> None:

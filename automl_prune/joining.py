@@ -5,21 +5,23 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from automl_prune.checkpoints import load_weights
 from automl_prune.config import Config
-from automl_prune.errors import EvaluationError, StudyError
+from automl_prune.errors import StudyError
 from automl_prune.files import tensors_digest
-from automl_prune.finalists import Run, train_run
+from automl_prune.finalist_jobs import Trainer
 from automl_prune.pricing import check_machine, measuring
 from automl_prune.session import Findings, Session, choose_device
 from automl_prune.space import Space
+from automl_prune.study.artifacts import Bucket, Folder, open_artifacts
 from automl_prune.study.directory import RunDirectory
 from automl_prune.study.invitation import Invitation, fetch, read_invitation, take_part
-from automl_prune.study.runner import read_study
+from automl_prune.study.jobs import Jobs, hands_out
 from automl_prune.study.spec import Event, OnEvent
 from automl_prune.study.storage import StudyStorage, open_storage
 from automl_prune.view import Silent, View
@@ -28,6 +30,79 @@ BASELINE = "baseline"
 CALIBRATION = "calibration"
 SCORES = "scores"
 LATENCY = "latency"
+
+
+@dataclass(slots=True)
+class Member:
+    """A process that has joined a study, with all it needs.
+
+    Attributes:
+        invitation: Of the study, as it was taken.
+        storage: Where the study lives.
+        config: The study's, or the caller's own.
+        session: Proved to be that of the other workers.
+        run_dir: Of the search, where its processes see what is written there; else None.
+        store: Where the study's files lie, which takes the weights that are trained here.
+        view: Where progress goes.
+        trained: How many finalists' runs were trained here.
+    """
+
+    invitation: Invitation
+    storage: StudyStorage
+    config: Config
+    session: Session
+    run_dir: Path | None
+    store: Folder | Bucket
+    view: View
+    trained: int = 0
+
+    def search(self, on_event: OnEvent, *, number: int | None = None, requested: int | None = None) -> None:
+        """Work on the trials until they are finished, by whomever; arguments as of ``take_part``."""
+        take_part(
+            self.invitation,
+            self.storage,
+            self.session.projector,
+            self.session.evaluator.digest,
+            self.session.evaluate,
+            attempts=self.config.evaluation.attempts,
+            device=str(self.session.device),
+            promotion=self.config.evaluation.promotion(),
+            requested=requested,
+            number=number,
+            on_event=on_event,
+        )
+
+    def finetune(self, patience: float | None = None) -> bool:
+        """Train finalists' runs that the search offers.
+
+        Where the run directory is shared with the search, an interrupted run goes on from its checkpoint; elsewhere it
+        is begun anew.
+
+        Args:
+            patience: Stay until the search has concluded, or its process has been gone for so many seconds; with None
+                leave as soon as all that is offered is trained.
+
+        Returns:
+            Whether that came about; False when the search's process stayed away.
+
+        Raises:
+            StudyError: The weights cannot be brought to where the study's files lie.
+        """
+        study = self.invitation.name
+        if not hands_out(self.storage, study):
+            return True
+        jobs = Jobs(self.storage, study, str(self.session.device), attempts=self.config.evaluation.attempts)
+        with tempfile.TemporaryDirectory(prefix="automl-prune-") as folder:
+            directory, store = RunDirectory(self.run_dir or Path(folder)), None if self.run_dir else self.store
+            trainer = Trainer(self.session, self.storage, study, jobs, directory, store, self.view)
+            try:
+                with trainer.shown("Fine-tuning finalists"):
+                    if patience is not None:
+                        return jobs.attend(trainer.train, patience, trainer.show)
+                    jobs.work(trainer.train)
+                    return True
+            finally:
+                self.trained += trainer.trained
 
 
 def join(
@@ -39,14 +114,12 @@ def join(
     config: Mapping[str, Any] | None = None,
     overrides: Sequence[str] = (),
     trusted: Sequence[str] = (),
-    number: int | None = None,
     device: str | None = None,
-    requested: int | None = None,
     wait: float = 0.0,
-    on_event: OnEvent,
+    shares_run_dir: bool | None = None,
     view: View | None = None,
-) -> Invitation:
-    """Work on a study until its trials are finished, by whomever.
+) -> Member:
+    """Get ready to work on a study.
 
     Args:
         run_dir: Of the search; None for a study in a database.
@@ -56,15 +129,11 @@ def join(
         config: Of the caller's own, instead of the study's; it is trusted.
         overrides: ``"a.b=value"`` each, e.g. where the data lie on this machine.
         trusted: Packages whose functions the study's configuration may name (see ``factories.check_trust``).
-        number: Of this worker among those of the study; by default one that no other process has.
         device: Instead of the configuration's.
-        requested: Trials in all; by default as many as the study wants.
         wait: Seconds to wait for a study that is not there yet, or not ready.
-        on_event: Told what happens.
+        shares_run_dir: Whether what is written into ``run_dir`` is seen by the search; by default when its study lies
+            there, for then it is no copy.
         view: Where progress goes.
-
-    Returns:
-        The study's invitation, as it was taken.
 
     Raises:
         StudyError: There is no such study, or this machine has another model, data or version; all is listed.
@@ -79,21 +148,10 @@ def join(
     given = Config.of(config or invitation.context.config, overrides, source=f"the configuration of {opened.location}")
     if config is None:
         given.check_trust(trusted)
-    session = _prepare(given, invitation, artifacts, run_dir, device, view)
-    take_part(
-        invitation,
-        opened,
-        session.projector,
-        session.evaluator.digest,
-        session.evaluate,
-        attempts=given.evaluation.attempts,
-        device=str(session.device),
-        promotion=given.evaluation.promotion(),
-        requested=requested,
-        number=number,
-        on_event=on_event,
-    )
-    return invitation
+    location = artifacts or _here(invitation, run_dir) or invitation.artifacts
+    session = _prepare(given, invitation, location, device, view)
+    shares = storage is None if shares_run_dir is None else shares_run_dir
+    return Member(invitation, opened, given, session, run_dir if shares else None, open_artifacts(location), view)
 
 
 def _find(
@@ -120,51 +178,27 @@ def _find(
             time.sleep(2)
 
 
-def work(*, run_dir: str, number: int, device: str | None, say: Callable[[str], None], **options: Any) -> None:
-    """``join`` for a launcher: JSON-ready arguments, and sentences about what is out of the ordinary."""
+def work(
+    *,
+    run_dir: str,
+    number: int,
+    device: str | None,
+    say: Callable[[str], None],
+    requested: int | None = None,
+    **options: Any,
+) -> None:
+    """Do what is to be done for a study now, for a launcher: trials, then finalists' runs that are offered.
+
+    JSON-ready arguments as of ``join`` and ``Member.search``, and ``say`` for what is out of the ordinary.
+    """
 
     def on_event(event: Event) -> None:
         if said := in_words(event):
             say(said)
 
-    join(Path(run_dir), number=number, device=device, on_event=on_event, **options)
-
-
-def train(
-    *,
-    run_dir: str,
-    storage: str | None,
-    study: str,
-    config: Mapping[str, Any],
-    runs: Sequence[Mapping[str, Any]],
-    number: int,
-    workers: int,
-    device: str | None,
-    say: Callable[[str], None],
-) -> None:
-    """Train this worker's share of finalists' runs, for a launcher; a run that fails is left to the searching process.
-
-    Args:
-        run_dir: Of the search; the runs' files are written into it.
-        storage: URL of the study's database, if it has one.
-        study: Its name in the storage.
-        config: Of the search.
-        runs: All runs that are to be trained (``Run.to_json``).
-        number: Of this worker, from 0.
-        workers: How many share the runs.
-        device: Instead of the configuration's.
-        say: Shows a sentence.
-    """
-    directory = RunDirectory(Path(run_dir))
-    opened, invitation = _find(directory.path, storage, study, 0.0, Silent())
-    given = Config.of(config, source=f"the configuration of {opened.location}")
-    session = _prepare(given, invitation, None, directory.path, device, Silent())
-    record = read_study(opened, study)
-    for run in (Run.from_json(value) for value in runs[number::workers]):
-        try:
-            train_run(session, record, run, directory, lambda done, total: None, Silent())
-        except EvaluationError as error:
-            say(f"trial {run.trial}, run {run.number}: {error}")
+    member = join(Path(run_dir), device=device, **options)
+    member.search(on_event, number=number, requested=requested)
+    member.finetune()
 
 
 def in_words(event: Event) -> str:
@@ -175,17 +209,16 @@ def in_words(event: Event) -> str:
     return ": ".join(part for part in (where, event.message) if part)
 
 
-def _prepare(
-    config: Config,
-    invitation: Invitation,
-    artifacts: str | None,
-    run_dir: Path | None,
-    device: str | None,
-    view: View,
-) -> Session:
+def _here(invitation: Invitation, run_dir: Path | None) -> str | None:
+    """The run directory, when it holds the study's files: it may lie elsewhere than the study says."""
+    found = run_dir is not None and all((run_dir / file.key).is_file() for file in invitation.files.values())
+    return str(run_dir) if found else None
+
+
+def _prepare(config: Config, invitation: Invitation, location: str, device: str | None, view: View) -> Session:
     """The session, proved to be that of the other workers; the study's files are fetched for as long as that takes."""
     with tempfile.TemporaryDirectory(prefix="automl-prune-") as folder:
-        return _session(config, invitation, fetch(invitation, Path(folder), artifacts, run_dir), device, view)
+        return _session(config, invitation, fetch(invitation, Path(folder), location), device, view)
 
 
 def _session(

@@ -47,7 +47,7 @@ def finalist_recipe(
         directory: Where the weights wait.
         study: Its name in the storage.
         view: Where progress goes.
-        ahead: Trains runs side by side, where there are workers for it.
+        ahead: Has runs trained by all who work on the study.
 
     Raises:
         EvaluationError: Fine-tuning diverges at every rate.
@@ -78,8 +78,7 @@ def _sweep(
     tried: list[RateTrial] = []
     failure: EvaluationError | None = None
     runs = [_at_rate(trial, replace(recipe, learning_rate=rate)) for rate in RATES]
-    if ahead is not None:
-        ahead(runs)
+    failures = ahead(runs) if ahead is not None else {}
     with view.stage("Choosing the learning rate") as stage:
         for number, run in enumerate(runs):
 
@@ -88,6 +87,8 @@ def _sweep(
 
             rate = run.finetuning.learning_rate
             try:
+                if run in failures:
+                    raise EvaluationError(failures[run])
                 done = train_run(session, record, run, directory, on_step, view)
                 tried.append(RateTrial(rate, done.val, done.steps, done.seconds))
             except EvaluationError as error:

@@ -62,9 +62,9 @@ def open_study(searched: Path, tmp_path: Path) -> Path:
     return run_dir
 
 
-def _join(run_dir: Path | None, **options: Any) -> list[Event]:
+def _join(run_dir: Path | None, *, number: int | None = None, **options: Any) -> list[Event]:
     events: list[Event] = []
-    join(run_dir, on_event=events.append, **options)
+    join(run_dir, **options).search(events.append, number=number)
     return events
 
 

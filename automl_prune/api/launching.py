@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from automl_prune.api.watching import Watcher
 from automl_prune.errors import ConfigError, StudyError
-from automl_prune.finalists import Ahead, Run
+from automl_prune.finalist_jobs import Trainer, key_of
+from automl_prune.finalists import Ahead, Run, trained_run
 from automl_prune.joining import BASELINE, CALIBRATION, LATENCY, SCORES, in_words, join
 from automl_prune.launchers import Launcher, LocalProcesses, RayTasks
-from automl_prune.session import choose_device
+from automl_prune.session import Session, choose_device
 from automl_prune.study.artifacts import open_artifacts
 from automl_prune.study.directory import RunDirectory
 from automl_prune.study.invitation import invite
+from automl_prune.study.jobs import Jobs
 from automl_prune.study.record import StudyRecord
-from automl_prune.study.runner import StudyReader, read_study
+from automl_prune.study.runner import StudyReader, read_study, start_study
 from automl_prune.study.serving import serve
 from automl_prune.study.spec import Event, StudySpec
-from automl_prune.study.storage import StudyStorage, open_storage
+from automl_prune.study.storage import StudyStorage
 from automl_prune.view import Silent, View
 
 
@@ -74,36 +77,104 @@ class Team:
             )
         return RayTasks(self.workers, self.ray.address, self.ray.cpus, self.ray.gpus)
 
+    def arguments(
+        self, spec: StudySpec, storage: str | None, directory: RunDirectory, config: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """What the launcher's workers are told (``joining.work``)."""
+        return {
+            "run_dir": str(directory.path.resolve()),
+            "shares_run_dir": self.ray is None or self.ray.address is None,
+            "storage": storage,
+            "study": spec.name,
+            "requested": spec.requested,
+            "config": dict(config),
+        }
 
-def open_to_workers(team: Team, spec: StudySpec, storage: StudyStorage, directory: RunDirectory) -> None:
-    """Publish what a worker needs of a study that has been started."""
-    files = {BASELINE: directory.baseline, CALIBRATION: directory.calibration, SCORES: directory.scores}
-    files[LATENCY] = directory.latency
-    invite(storage, spec.name, open_artifacts(team.artifacts or directory.path), files)
 
-
-def run_workers(
-    launcher: Launcher,
+@contextmanager
+def open_to_workers(
+    team: Team,
     spec: StudySpec,
+    session: Session,
     storage: StudyStorage,
+    directory: RunDirectory,
     view: View,
     *,
     url: str | None,
-    run_dir: Path,
     config: Mapping[str, Any],
+) -> Iterator[Ahead]:
+    """Start a study, and while the block runs, have its workers train finalists' runs too.
+
+    Args:
+        team: Who works on it besides those who join.
+        spec: What is searched.
+        session: Of the study.
+        storage: Where it lives.
+        directory: Of the search.
+        view: Where progress goes.
+        url: Of the storage, if it is no journal.
+        config: The configuration, secrets included.
+
+    Yields:
+        What has runs trained, by the team, by all who have joined, and by this process where the team is no other.
+        Runs that have several devices to themselves (``FineTuning.devices``) are left out.
+    """
+    start_study(spec, storage)
+    store = open_artifacts(team.artifacts or directory.path)
+    jobs = Jobs(storage, spec.name, spec.device, attempts=spec.attempts, lease=spec.lease, host=True)
+    trainer = Trainer(session, storage, spec.name, jobs, directory, None, view)
+
+    def ahead(runs: Sequence[Run]) -> Mapping[Run, str]:
+        record = read_study(storage, spec.name)
+        shared = [run for run in runs if not run.finetuning.devices]
+        if runs and not shared:
+            jobs.dismiss()
+        todo = [run for run in shared if trained_run(session, record, run, directory) is None]
+        if not todo:
+            return {}
+        jobs.offer({key_of(run): run.to_json() for run in todo})
+        left = sum(not job.finished for job in jobs.look())
+        with trainer.shown(f"Fine-tuning {len(todo)} run{'' if len(todo) == 1 else 's'}"):
+            if min(team.workers, left) > 1:
+                _train_elsewhere(replace(team, workers=min(team.workers, left)), spec, trainer, url, config)
+            jobs.work(trainer.train, trainer.show)
+        return trainer.collect(todo, store)
+
+    with jobs.hosting():
+        files = {BASELINE: directory.baseline, CALIBRATION: directory.calibration, SCORES: directory.scores}
+        invite(storage, spec.name, store, files | {LATENCY: directory.latency})
+        yield ahead
+
+
+def _train_elsewhere(team: Team, spec: StudySpec, trainer: Trainer, url: str | None, config: Mapping[str, Any]) -> None:
+    """Have the team train what is offered; what it does not survive is left to others."""
+    launcher = team.launcher(url)
+    if launcher is None:
+        return
+
+    def tick() -> None:
+        trainer.jobs.look()
+        trainer.show()
+
+    given = team.arguments(spec, url, trainer.directory, config)
+    try:
+        launcher.run("automl_prune.joining:work", given, trainer.view.say, tick)
+    except StudyError as error:  # side by side they may want more memory than there is
+        trainer.view.say(f"{error}. Runs that are left are fine-tuned one after the other.")
+
+
+def run_workers(
+    launcher: Launcher, arguments: Mapping[str, Any], spec: StudySpec, storage: StudyStorage, view: View
 ) -> None:
     """Run a study that has been started in the launcher's workers, until its trials are finished.
 
     Args:
         launcher: Starts them.
+        arguments: What they are told (``Team.arguments``).
         spec: As the study was started.
         storage: Where it lives.
         view: Shows the progress of all workers as one.
-        url: Of the storage, if it is no journal.
-        run_dir: Of the search.
-        config: The configuration, secrets included.
     """
-    options = {"run_dir": str(run_dir.resolve()), "storage": url, "study": spec.name, "requested": spec.requested}
     with view.stage("Searching") as stage:
         reader = StudyReader(storage, spec.name)
         record = reader.read()
@@ -118,42 +189,8 @@ def run_workers(
 
         if not record.finished:
             view.say(launcher.describe())
-            launcher.run("automl_prune.joining:work", {**options, "config": dict(config)}, view.say, tick)
+            launcher.run("automl_prune.joining:work", arguments, view.say, tick)
             tick()
-
-
-def runs_ahead(
-    team: Team, study: str, view: View, *, url: str | None, run_dir: Path, config: Mapping[str, Any]
-) -> Ahead | None:
-    """Trains finalists' runs in as many processes as search, where these see the run directory; None elsewhere.
-
-    Runs that fail there, or whose processes keep dying, are left to the caller, as are those that have several devices
-    to themselves (``FineTuning.devices``).
-    """
-    if team.ray is not None and team.ray.address is not None:
-        return None
-    directory = RunDirectory(run_dir.resolve())
-    options = {"run_dir": str(directory.path), "storage": url, "study": study, "config": dict(config)}
-
-    def ahead(runs: Sequence[Run]) -> None:
-        todo = [run for run in runs if not run.finetuning.devices and not run.weights(directory).is_file()]
-        workers = min(team.workers, len(todo))
-        launcher = replace(team, workers=workers).launcher(url) if workers > 1 else None
-        if launcher is None:
-            return
-        with view.stage(f"Fine-tuning {len(todo)} runs side by side") as stage:
-
-            def tick() -> None:
-                stage(sum(run.weights(directory).is_file() for run in todo), len(todo))
-
-            given = {**options, "runs": [run.to_json() for run in todo], "workers": workers}
-            try:
-                launcher.run("automl_prune.joining:train", given, view.say, tick)
-            except StudyError as error:  # side by side they may want more memory than there is
-                view.say(f"{error}. Runs that are left are fine-tuned one after the other.")
-            tick()
-
-    return ahead
 
 
 def _finished(record: StudyRecord) -> int:
@@ -172,8 +209,22 @@ def worker(
     wait: float = 0.0,
     view: View | None = None,
 ) -> None:
-    """Join a running study from this or another machine; see ``joining.join``, and its errors."""
+    """Work on a running study from this or another machine: on its trials, then on its finalists' runs.
+
+    See ``joining.join``, and its errors.
+    """
     view = view or Silent()
+    member = join(
+        run_dir,
+        storage=storage,
+        study=study,
+        artifacts=artifacts,
+        overrides=overrides,
+        trusted=trusted,
+        device=device,
+        wait=wait,
+        view=view,
+    )
     with view.stage("Searching") as stage:
 
         def on_event(event: Event) -> None:
@@ -181,23 +232,19 @@ def worker(
                 view.say(said)
             stage(event.finished, event.requested, "" if event.trial is None else f"trial {event.trial}")
 
-        invitation = join(
-            run_dir,
-            storage=storage,
-            study=study,
-            artifacts=artifacts,
-            overrides=overrides,
-            trusted=trusted,
-            device=device,
-            wait=wait,
-            on_event=on_event,
-            view=view,
-        )
-    record = read_study(open_storage(storage, run_dir or Path()), invitation.name)
+        member.search(on_event)
+    name, record = member.invitation.name, read_study(member.storage, member.invitation.name)
     view.say(
         record.stop.sentence(record.requested)
         if record.stop
-        else f"All {invitation.requested} trials of study {invitation.name} are finished"
+        else f"All {member.invitation.requested} trials of study {name} are finished"
+    )
+    concluded = member.finetune(patience=wait)
+    view.say(
+        f"Study {name} is concluded; finalists' runs trained here: {member.trained}"
+        if concluded
+        else f"The search of study {name} has stopped, so this worker leaves; finalists' runs trained here: "
+        f"{member.trained}. Run the search again to go on (--wait lets a worker stay meanwhile)"
     )
 
 

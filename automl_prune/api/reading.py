@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import yaml
 
 from automl_prune.budget import Budget
 from automl_prune.errors import ConfigError, StudyError
+from automl_prune.finalist_jobs import RunJob, read_runs
 from automl_prune.report import FrontRow, build_report, front_table, write_figures, write_front, write_summary
 from automl_prune.report.answer import answer
 from automl_prune.report.measured import exported_latencies
@@ -69,6 +71,7 @@ class Status:
 
     record: StudyRecord
     crew: Crew
+    runs: tuple[RunJob, ...] = ()
 
     @property
     def finished(self) -> int:
@@ -87,6 +90,7 @@ class Status:
             "requested": record.requested,
             **{state: self.count(state) for state in ("complete", "failed", "running", "waiting")},
             "finalists": len(record.finalists),
+            "finalist_runs": [run.to_json() for run in self.runs],
             "stopped_after": record.stop.trials if record.stop else None,
             **self.crew.to_json(),
             "seconds_left": self.crew.seconds_left(left) if left else 0.0,
@@ -109,6 +113,7 @@ class Status:
         lines += [_on_duty(member) for member in crew.members]
         if record.stop is not None:
             lines.append(record.stop.sentence(record.requested))
+        lines += _runs_in_words(self.runs)
         left = record.left
         if left > 0 and crew.seconds_per_trial:
             lines.append(_pace(crew, crew.seconds_per_trial, left))
@@ -121,19 +126,32 @@ def status(run_dir: Path, storage: str | None = None) -> Status:
     """Trials by state, workers and their leases, retries, failures with reasons, pace and time left."""
     with open_study(run_dir, storage) as (opened, name):
         record = read_study(opened, name)
-        return Status(record, read_crew(opened, name, record.requested))
+        return Status(record, read_crew(opened, name, record.requested), read_runs(opened, name))
 
 
 def _on_duty(member: Member) -> str:
     where = f"worker {member.host}:{member.pid}" + (f" on {member.device}" if member.device else "")
     since = f", since {member.since}" if member.since else ""
+    run = "" if member.run is None else f", run {member.run},"
     again = f", attempt {member.attempt}" if member.attempt > 1 else ""
     state = {
         "here": "",
         "gone": "; it has died, the next worker tries the trial again",
         "elsewhere": "; on another machine, given up after a minute without a sign",
     }[member.presence]
-    return f"{where}{since}: trial {member.trial} for {duration(member.seconds)}{again}{state}"
+    return f"{where}{since}: trial {member.trial}{run} for {duration(member.seconds)}{again}{state}"
+
+
+def _runs_in_words(runs: Sequence[RunJob]) -> list[str]:
+    """How far the finalists' fine-tuning is, and who works on it; nothing when it is over."""
+    states = Counter(run.state for run in runs)
+    if not states["waiting"] + states["running"] + states["failed"]:
+        return []
+    return [
+        f"finalists: {states['complete']} of {len(runs)} runs fine-tuned, {states['running']} running, "
+        f"{states['waiting']} waiting, {states['failed']} failed",
+        *(_on_duty(run.member) for run in runs if run.member),
+    ]
 
 
 def _pace(crew: Crew, seconds: float, left: int) -> str:

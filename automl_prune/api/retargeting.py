@@ -28,7 +28,7 @@ from automl_prune.study.codec import SEARCH, within
 from automl_prune.study.directory import RunDirectory
 from automl_prune.study.invitation import Invitation, read_invitation
 from automl_prune.study.record import StudyRecord, TrialRecord
-from automl_prune.study.runner import read_study, start_study
+from automl_prune.study.runner import read_study
 from automl_prune.study.spec import Evaluate
 from automl_prune.study.storage import open_storage
 from automl_prune.view import Silent, View
@@ -103,14 +103,13 @@ def retarget(
         session, evaluation, identity, name, directory, config.resolved(), strategy=search.strategy, seed=search.seed
     )
     spec = replace(spec, requested=len(given), baselines=given, searches=False)
-    start_study(spec, opened)
-    open_to_workers(Team(), spec, opened, directory)
-    record = run(session, spec, opened, view, earlier.evaluate(session))
-    taken = sum(evaluation.seconds == 0 for _, evaluation in completed(record))
-    view.say(f"{taken} evaluations reused from {parent.path}, {len(record.trials) - taken} new")
-    return conclude(
-        session, evaluation, opened, name, directory, read_study(opened, name), config.build_model, view=view
-    )
+    with open_to_workers(Team(), spec, session, opened, directory, view, url=None, config=config.resolved()) as ahead:
+        record = run(session, spec, opened, view, earlier.evaluate(session))
+        taken = sum(evaluation.seconds == 0 for _, evaluation in completed(record))
+        view.say(f"{taken} evaluations reused from {parent.path}, {len(record.trials) - taken} new")
+        return conclude(
+            session, evaluation, opened, name, directory, record, config.build_model, view=view, ahead=ahead
+        )
 
 
 @dataclass(frozen=True, slots=True)

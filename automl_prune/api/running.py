@@ -191,7 +191,7 @@ def conclude(
         record: The study as read.
         factory: Builds the dense model anew; by default copies it.
         view: Where progress goes.
-        ahead: Trains the finalists' runs side by side, where there are workers for it.
+        ahead: Has the finalists' runs trained by all who work on the study.
 
     Raises:
         EvaluationError: No finalist at all can be fine-tuned; one that cannot is recorded with the reason.
@@ -214,12 +214,16 @@ def conclude(
             )
         except EvaluationError as error:
             set_aside(left[0], error)
+    failures: Mapping[Run, str] = {}
     if finetuning is not None and ahead is not None:
         done = {finalist.trial for finalist in record.finalists}
-        ahead([Run(t, n, finetuning) for t in left if t not in done for n in range(evaluation.seeds)])
+        failures = ahead([Run(t, n, finetuning) for t in left if t not in done for n in range(evaluation.seeds)])
+    reasons = {run.trial: reason for run, reason in failures.items()}
     for trial in tuple(left):
         assert finetuning is not None
         try:
+            if trial in reasons:
+                raise EvaluationError(reasons[trial])
             train_finalist(session, storage, record, trial, finetuning, evaluation.seeds, directory, study, view=view)
             record = read_study(storage, study)
             view.tell(finalist_trained(record, trial))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from automl_prune.api.launching import Team, open_to_workers, run_workers, runs_ahead
+from automl_prune.api.launching import Team, open_to_workers, run_workers
 from automl_prune.api.preparing import keep_config
 from automl_prune.api.reading import study_name
 from automl_prune.api.running import SearchResult, conclude, run, study_spec
@@ -20,13 +21,14 @@ from automl_prune.dense import load_or_train
 from automl_prune.errors import ConfigError
 from automl_prune.evaluation import check_devices
 from automl_prune.files import save_tensors
+from automl_prune.finalists import Ahead
 from automl_prune.pricing import measuring
 from automl_prune.redaction import redacted
 from automl_prune.sections import EvaluationSection
 from automl_prune.session import Session, choose_device
 from automl_prune.space import Space
 from automl_prune.study.directory import RunDirectory
-from automl_prune.study.runner import read_study, start_study
+from automl_prune.study.runner import read_study
 from automl_prune.study.storage import open_storage
 from automl_prune.tasks import Task
 from automl_prune.view import Silent, View
@@ -115,20 +117,18 @@ def search(
         requested=n_trials,
         patience=patience,
     )
-    if recorded:
-        start_study(spec, opened)
-        open_to_workers(team, spec, opened, directory)
-    ahead = None
-    if launcher is not None and config:
-        if not evaluation.finalist_devices:  # else every run has them all
-            ahead = runs_ahead(team, spec.name, view, url=storage, run_dir=directory.path, config=config)
-        run_workers(launcher, spec, opened, view, url=storage, run_dir=directory.path, config=config)
-        record = read_study(opened, name)
-    else:
-        record = run(session, spec, opened, view)
-    if record.stop is not None:
-        view.say(record.stop.sentence(record.requested))
-    return conclude(session, evaluation, opened, name, directory, record, factory, view=view, ahead=ahead)
+    invited: AbstractContextManager[Ahead | None] = nullcontext()
+    if config:
+        invited = open_to_workers(team, spec, session, opened, directory, view, url=storage, config=config)
+    with invited as ahead:
+        if launcher is not None and config:
+            run_workers(launcher, team.arguments(spec, storage, directory, config), spec, opened, view)
+            record = read_study(opened, name)
+        else:
+            record = run(session, spec, opened, view)
+        if record.stop is not None:
+            view.say(record.stop.sentence(record.requested))
+        return conclude(session, evaluation, opened, name, directory, record, factory, view=view, ahead=ahead)
 
 
 def search_config(

@@ -21,13 +21,17 @@ def worker(
         str | None, typer.Option(help="Folder or s3://bucket/prefix of its files. [default: where the study says]")
     ] = None,
     device: Annotated[str | None, typer.Option(help="E.g. cuda:1. [default: the config's]")] = None,
-    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for a study that is not ready yet.")] = 0.0,
+    wait: Annotated[
+        float, typer.Option(min=0, help="Seconds to wait for a study that is not ready yet, or whose search is gone.")
+    ] = 0.0,
     trust: TrustOption = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="What differs here: --set data.root=/data/images. Repeatable.")
     ] = None,
 ) -> None:
     """Join a running study from this or another machine: all it needs comes with the study, except the data.
+
+    It works on the trials, then on the fine-tuning of the finalists, and leaves when the search has concluded.
 
     Example: automl-prune worker --storage postgresql://me@host/prune --study flowers --set data.root=/data/flowers
     """

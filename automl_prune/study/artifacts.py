@@ -35,6 +35,11 @@ class Artifact:
         if not _PLAIN.fullmatch(self.key):
             raise StudyError(f"{self.key!r} is no name of a study's file; the study was not written by automl-prune")
 
+    @property
+    def is_copy(self) -> bool:
+        """Whether it is called by its content, as what was copied into a store is."""
+        return self.key.startswith(f"{self.sha256[:32]}-")
+
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dictionary."""
         return asdict(self)
@@ -69,6 +74,11 @@ class Folder:
         _verify(path, artifact, self.location)
         return path
 
+    def remove(self, artifact: Artifact) -> None:
+        """Delete a copy that ``put`` made; one that is gone is no error, and other files are left alone."""
+        if artifact.is_copy:
+            (self._path / artifact.key).unlink(missing_ok=True)
+
 
 class Bucket:
     """A prefix in a bucket of S3 or of what speaks its protocol; credentials are boto3's own (environment, profile)."""
@@ -96,6 +106,12 @@ class Bucket:
                 shutil.copyfileobj(source, target)
             _verify(temporary, artifact, self.location)
         return path
+
+    def remove(self, artifact: Artifact) -> None:
+        """Delete what ``put`` stored; what is gone is no error, and other files are left alone."""
+        if artifact.is_copy:
+            with _said(self.location):
+                self._store.remove(self._prefix + artifact.key)
 
 
 class _said:  # noqa: N801  # used as a statement

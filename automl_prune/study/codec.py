@@ -49,6 +49,7 @@ FINALIST: Final = "finalist:"
 FAILED_FINALIST: Final = "failed_finalist:"
 SWEEP: Final = "learning_rate"
 INVITATION: Final = "invitation"
+OFFERED: Final = "offered"
 
 SEARCH: Final = "search"
 """Origin of the trials that a strategy proposed."""

@@ -31,6 +31,7 @@ class Member:
         device: What it computes on; empty when it did not say.
         since: When it joined, by its own clock; empty when it did not say.
         trial: What it works on.
+        run: Which long fine-tuning of that trial it does, when it is one.
         attempt: Which attempt at that trial, from 1.
         seconds: How long it has worked on it.
         presence: ``here`` is a living process of this machine, ``gone`` one that has died (the next worker that looks
@@ -46,6 +47,7 @@ class Member:
     attempt: int
     seconds: float
     presence: Presence
+    run: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +91,7 @@ def read_crew(storage: StudyStorage, name: str | None, requested: int) -> Crew:
     worked = sorted((t for t in done if reused_from(t) is None and t.datetime_complete), key=_end)
     seconds = [(_end(t) - t.datetime_start).total_seconds() for t in worked[-_RECENT:] if t.datetime_start]
     return Crew(
-        members=tuple(_member(chain) for chain in chains if chain.state == "running"),
+        members=tuple(member_of(chain) for chain in chains if chain.state == "running"),
         retries=sum(len(chain.deaths) for chain in chains),
         seconds_per_trial=statistics.median(seconds) if seconds else None,
     )
@@ -100,7 +102,8 @@ def _end(trial: FrozenTrial) -> datetime:
     return trial.datetime_complete
 
 
-def _member(chain: Chain) -> Member:
+def member_of(chain: Chain) -> Member:
+    """Who works on a running chain; a job's trial is what its order names (``jobs``)."""
     trial = chain.current
     owner = Owner.from_json(trial.user_attrs.get(OWNER)) or Owner("unknown", "", 0, "")
     started = trial.datetime_start or datetime.now()

@@ -100,23 +100,18 @@ def read_invitation(storage: StudyStorage, name: str | None) -> Invitation:
     )
 
 
-def fetch(
-    invitation: Invitation, directory: Path, location: str | None = None, run_dir: Path | None = None
-) -> dict[str, Path]:
+def fetch(invitation: Invitation, directory: Path, location: str) -> dict[str, Path]:
     """The study's files by name, each with the digest the study was started with.
 
     Args:
         invitation: Of the study.
         directory: Where downloaded files are written.
-        location: Where the artifacts are, seen from here; by default where the study says.
-        run_dir: Of the study, which may lie elsewhere than it says: files that are there are taken from there.
+        location: Where the artifacts are, seen from here.
 
     Raises:
         CheckpointError: A file is missing, or is not the one the study was started with; it is not used then.
     """
-    if location is None and run_dir is not None and all((run_dir / a.key).is_file() for a in invitation.files.values()):
-        location = str(run_dir)
-    store = open_artifacts(location or invitation.artifacts)
+    store = open_artifacts(location)
     return {name: store.get(artifact, directory) for name, artifact in invitation.files.items()}
 
 

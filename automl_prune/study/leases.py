@@ -13,7 +13,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -98,6 +98,16 @@ def _started(pid: int) -> str | None:
     fields = stat.rpartition(")")[2].split()  # the name before it may hold spaces and parentheses
     state, started = fields[0], fields[19]
     return None if state in "ZX" else started
+
+
+def cause_of_death(attempts: Sequence[FrozenTrial]) -> str:
+    """Why what was tried so often is set aside: every attempt ended with its worker."""
+    owners = [Owner.from_json(trial.user_attrs.get(OWNER)) for trial in attempts]
+    known = ", ".join(f"process {owner.pid} on {owner.host}" for owner in owners if owner)
+    return (
+        f"its worker died {len(attempts)} times ({known}), so it is set aside; when it was out of memory, the "
+        "system's log says so (dmesg): lower data.batch_size"
+    )
 
 
 class Watch:

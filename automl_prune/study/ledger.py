@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from optuna.exceptions import DuplicatedStudyError, UpdateFinishedTrialError
 from optuna.storages import BaseStorage
@@ -15,6 +15,9 @@ from automl_prune.errors import StudyError
 from automl_prune.study.chains import Chain, GrowingChains
 from automl_prune.study.codec import RESULT
 from automl_prune.study.storage import StudyStorage, quiet
+
+JOBS: Final = " (jobs)"
+"""At the end of the name of the study that holds another one's jobs (``jobs``)."""
 
 
 class Ledger:
@@ -32,12 +35,13 @@ class Ledger:
         self._backend: BaseStorage = storage.backend
         self.location = storage.location
         known = [study.study_name for study in self._backend.get_all_studies()]
-        if name is None and len(known) == 1:
-            name = known[0]
+        named = [study for study in known if not study.endswith(JOBS)]
+        if name is None and len(named) == 1:
+            name = named[0]
         if name is None or name not in known:
             raise StudyError(
-                f"{storage.location} holds {f'no study {name!r}' if name else f'{len(known)} studies'}; "
-                + (f"name one of {sorted(known)}" if known else "start one with: automl-prune search CONFIG")
+                f"{storage.location} holds {f'no study {name!r}' if name else f'{len(named)} studies'}; "
+                + (f"name one of {sorted(named)}" if named else "start one with: automl-prune search CONFIG")
             )
         self.name = name
         self._id = self._backend.get_study_id_from_name(name)
@@ -46,7 +50,7 @@ class Ledger:
     @classmethod
     def create(cls, storage: StudyStorage, name: str, directions: Sequence[StudyDirection]) -> Ledger:
         """The study of that name, made when it does not exist yet."""
-        if name not in (study.study_name for study in storage.backend.get_all_studies()):
+        if not exists(storage, name):
             try:
                 with quiet():
                     storage.backend.create_new_study(directions, study_name=name)
@@ -115,6 +119,11 @@ class Ledger:
             return self._backend.set_trial_state_values(trial_id, state, values)
         except UpdateFinishedTrialError:
             return False
+
+
+def exists(storage: StudyStorage, name: str) -> bool:
+    """Whether a storage holds a study of this name."""
+    return name in (study.study_name for study in storage.backend.get_all_studies())
 
 
 def trial_id(trial: FrozenTrial) -> int:

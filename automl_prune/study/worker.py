@@ -62,7 +62,7 @@ from automl_prune.study.codec import (
 )
 from automl_prune.study.distributions import distributions
 from automl_prune.study.known import Known
-from automl_prune.study.leases import Beat, Owner, Watch
+from automl_prune.study.leases import Beat, Owner, Watch, cause_of_death
 from automl_prune.study.ledger import Ledger, trial_id
 from automl_prune.study.spec import Evaluate, Event, EventKind, Identify, OnEvent, Propose, StudySpec
 from automl_prune.study.stopping import Stagnation
@@ -173,7 +173,7 @@ class Worker:
         elif len(chain.deaths) + 1 < self._spec.attempts:
             self._ledger.fail(trial_id(trial))
         else:
-            reason = _cause_of_death([*chain.deaths, trial])
+            reason = cause_of_death([*chain.deaths, trial])
             self._ledger.fail(trial_id(trial), **{POISON: True, REASON: reason})
             self._tell("failed", self._ledger.chains(), chain.index, reason)
 
@@ -307,15 +307,6 @@ class Worker:
     ) -> None:
         requested = self._spec.requested
         self._on_event(Event(kind, _finished(chains[:requested]), requested, trial, message, evaluation))
-
-
-def _cause_of_death(attempts: Sequence[FrozenTrial]) -> str:
-    owners = [Owner.from_json(trial.user_attrs.get(OWNER)) for trial in attempts]
-    known = ", ".join(f"process {owner.pid} on {owner.host}" for owner in owners if owner)
-    return (
-        f"its worker died {len(attempts)} times ({known}), so it is set aside; when it was out of memory, the "
-        "system's log says so (dmesg): lower data.batch_size"
-    )
 
 
 def _finished(chains: Sequence[Chain]) -> int:

@@ -18,7 +18,7 @@ CONTENT = b"weights of a network"
 
 
 class FakeS3:
-    """The two calls that Optuna's store makes, on a dictionary."""
+    """The calls that Optuna's store makes, on a dictionary."""
 
     def __init__(self) -> None:
         self.objects: dict[tuple[str, str], bytes] = {}
@@ -30,6 +30,9 @@ class FakeS3:
         if (Bucket, Key) not in self.objects:
             raise ClientError({"Error": {"Code": "NoSuchKey"}}, "GetObject")
         return {"Body": io.BytesIO(self.objects[Bucket, Key])}
+
+    def delete_object(self, Bucket: str, Key: str) -> None:
+        self.objects.pop((Bucket, Key), None)
 
 
 @pytest.fixture
@@ -107,3 +110,16 @@ def test_a_malformed_record_is_refused(value: object) -> None:
 def test_other_locations_are_refused(location: str) -> None:
     with pytest.raises(StudyError, match="give a folder or s3://bucket/prefix"):
         open_artifacts(location)
+
+
+@pytest.mark.parametrize("location", ["folder", "s3://bucket/prefix"])
+def test_only_copies_are_removed(location: str, file: Path, s3: FakeS3) -> None:
+    store = open_artifacts(location if "://" in location else file.parent)
+    elsewhere = file.parent.parent / "made.safetensors"
+    elsewhere.write_bytes(CONTENT)
+    copy = store.put(elsewhere, sha256(elsewhere))
+    store.remove(copy)
+    store.remove(copy)
+    store.remove(Artifact(file.name, sha256(file)))
+    assert [path.name for path in file.parent.iterdir()] == [file.name]
+    assert not s3.objects
