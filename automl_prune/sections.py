@@ -80,8 +80,8 @@ class EvaluationSection(Section):
         sequential: Whether they are fitted layer by layer, on what each really reads: much better, for one forward pass
             of 512 samples per candidate.
         finetune_steps: Steps of fine-tuning of the candidates that climb to rung 1; with 0 nobody does.
-        promote: Which fraction of all candidates those within noise of a better one may be among (``Promotion``). It may
-            be changed when a search is resumed.
+        promote: Which fraction of all candidates those within noise of a better one may be among (``Promotion``). It
+            may be changed when a search is resumed.
         learning_rate: Of the finalists' fine-tuning; ``auto`` measures it on the first one (``learning_rate.RATES``).
             Rung 1 always has 0.01.
         distill: Whether the dense model teaches.
