@@ -1,6 +1,7 @@
 """What a storage costs per trial, with many workers; ``scaling.py storage`` runs it and keeps the results.
 
-Workers search as always, but an evaluation is a sleep. Counted is the time that they spend in calls of the storage,
+Workers search as always, but an evaluation is a sleep, of half to one and a half times the mean: evaluations that all
+take the same would have everybody queue at the same moment again and again. Counted is the time that they spend in calls of the storage,
 waiting for locks and for the server included, over all workers and divided by the trials; beside it the processor's
 time of the same calls, and that of the whole worker (strategy, records, leases), which a busy machine does not stretch.
 All workers begin at one moment; a worker's first trial is not counted. PostgreSQL is a server of the benchmark's own
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -78,8 +80,9 @@ class Plan:
 class Meter:
     """What a worker has spent since its first evaluation."""
 
-    def __init__(self) -> None:
+    def __init__(self, worker: int) -> None:
         self._evaluated = False
+        self._random = random.Random(worker)
         self._reset()
 
     def _reset(self) -> None:
@@ -87,11 +90,11 @@ class Meter:
         self._began = time.process_time()
 
     def evaluate(self, seconds: float) -> None:
-        """An evaluation; what came before the first is forgotten."""
+        """An evaluation of so many seconds on average; what came before the first is forgotten."""
         if not self._evaluated:
             self._evaluated = True
             self._reset()
-        time.sleep(seconds)
+        time.sleep(seconds * self._random.uniform(0.5, 1.5))
 
     def row(self) -> tuple[float, ...]:
         """Seconds in calls of the storage, processor's seconds in them and in all, calls, statements."""
@@ -145,7 +148,7 @@ def _begin(plan: Plan) -> None:
 
 
 def _work(number: int, plan: Plan, together: Any, answers: Any) -> None:
-    meter = Meter()
+    meter = Meter(number)
 
     @event.listens_for(Engine, "before_cursor_execute")
     def count(*_: Any) -> None:
