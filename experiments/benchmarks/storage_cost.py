@@ -3,10 +3,10 @@
 Workers search as always, but an evaluation is a sleep, of half to one and a half times the mean: evaluations that all
 take the same would have everybody queue at the same moment again and again. Counted is the time that they spend in
 calls of the storage, waiting for locks and for the server included, over all workers and divided by the trials; beside
-it the processor's time of the same calls, and that of the whole worker (strategy, records, leases), which a busy machine
-does not stretch. All workers begin at one moment; a worker's first trial is not counted. PostgreSQL is a server of the
-benchmark's own with its default durability (fsync). Statements are those of the workers to the database; behind the
-proxy, the proxy's own are not counted.
+it the processor's time of the same calls, and that of the whole worker (strategy, records, leases), which a busy
+machine does not stretch. All workers begin at one moment; a worker's first trial is not counted. PostgreSQL is a
+server of the benchmark's own with its default durability (fsync). Statements are those of the workers to the database;
+behind the proxy, the proxy's own are not counted.
 
 ``optuna`` is the baseline: Optuna's own ask and tell on the same PostgreSQL with as many parameters, its random sampler
 and one user attribute. It has no leases, retries or exact totals, and reads no trial but its own.
