@@ -191,10 +191,12 @@ def _rank(number: int, job: _Job, words: Any) -> None:
         with within_memory(device):
             _train(number, device, job, words)
     except (Interrupted, KeyboardInterrupt):
-        return
+        pass
     except AutomlPruneError as error:
         words.put(error)
         raise SystemExit(1) from error
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()  # its threads would abort a process that ends before them
 
 
 def _train(number: int, device: torch.device, job: _Job, words: Any) -> None:
