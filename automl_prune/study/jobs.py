@@ -33,7 +33,7 @@ from automl_prune.study.codec import (
     template,
 )
 from automl_prune.study.crew import Member, member_of
-from automl_prune.study.leases import Beat, Owner, Watch, cause_of_death
+from automl_prune.study.leases import Beat, Owner, Watch, reap
 from automl_prune.study.ledger import JOBS, Ledger, exists, trial_id
 from automl_prune.study.record import TrialState
 from automl_prune.study.storage import StudyStorage
@@ -227,13 +227,8 @@ class Jobs:
 
     def _reap(self, chain: Chain) -> None:
         trial = chain.current
-        counted = HANDED_BACK not in trial.user_attrs and trial.user_attrs.get(OWNER) != self._owner
-        if not counted:
-            self._ledger.fail(trial_id(trial), **{HANDED_BACK: True})
-        elif len(chain.deaths) + 1 < self._attempts:
-            self._ledger.fail(trial_id(trial))
-        else:
-            self._ledger.fail(trial_id(trial), **{POISON: True, REASON: cause_of_death([*chain.deaths, trial])})
+        counts = HANDED_BACK not in trial.user_attrs and trial.user_attrs.get(OWNER) != self._owner
+        reap(self._ledger, chain, trial, attempts=self._attempts, counts=counts)
 
     def _take(self, chain: Chain) -> bool:
         """Claim a waiting job; an attempt that another one came before is dropped (rule 2 of ``worker``)."""

@@ -25,7 +25,9 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial
 
 from automl_prune.errors import StudyError
-from automl_prune.study.codec import BEAT, OWNER
+from automl_prune.study.chains import Chain
+from automl_prune.study.codec import BEAT, HANDED_BACK, OWNER, POISON, REASON
+from automl_prune.study.ledger import Ledger, trial_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +102,31 @@ def _started(pid: int) -> str | None:
     return None if state in "ZX" else started
 
 
-def cause_of_death(attempts: Sequence[FrozenTrial]) -> str:
+def reap(ledger: Ledger, chain: Chain, trial: FrozenTrial, *, attempts: int, counts: bool) -> str | None:
+    """Finish a running trial that nobody works on: lost, or failed when it has cost too many workers.
+
+    Args:
+        ledger: Of the study.
+        chain: The trial's.
+        trial: It.
+        attempts: How often a chain is tried in all when its workers die of it.
+        counts: Whether this death does; otherwise the trial is handed back.
+
+    Returns:
+        Why the chain is set aside, if it is.
+    """
+    if not counts:
+        ledger.fail(trial_id(trial), **{HANDED_BACK: True})
+    elif len(chain.deaths) + 1 < attempts:
+        ledger.fail(trial_id(trial))
+    else:
+        reason = _cause_of_death([*chain.deaths, trial])
+        ledger.fail(trial_id(trial), **{POISON: True, REASON: reason})
+        return reason
+    return None
+
+
+def _cause_of_death(attempts: Sequence[FrozenTrial]) -> str:
     """Why what was tried so often is set aside: every attempt ended with its worker."""
     owners = [Owner.from_json(trial.user_attrs.get(OWNER)) for trial in attempts]
     known = ", ".join(f"process {owner.pid} on {owner.host}" for owner in owners if owner)

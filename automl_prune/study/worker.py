@@ -52,7 +52,6 @@ from automl_prune.study.codec import (
     OWNER,
     PATIENCE,
     POINT,
-    POISON,
     REASON,
     decode_context,
     directions,
@@ -62,7 +61,7 @@ from automl_prune.study.codec import (
 )
 from automl_prune.study.distributions import distributions
 from automl_prune.study.known import Known
-from automl_prune.study.leases import Beat, Owner, Watch, cause_of_death
+from automl_prune.study.leases import Beat, Owner, Watch, reap
 from automl_prune.study.ledger import Ledger, trial_id
 from automl_prune.study.spec import Evaluate, Event, EventKind, Identify, OnEvent, Propose, StudySpec
 from automl_prune.study.stopping import Stagnation
@@ -167,14 +166,9 @@ class Worker:
         return trial.user_attrs.get(OWNER) == self._owner or self._watch.is_stale(trial)
 
     def _reap(self, trial: FrozenTrial, chain: Chain) -> None:
-        """Finish a running trial that nobody works on: lost, or failed when its point has cost too many workers."""
-        if trial.user_attrs.get(OWNER) == self._owner:
-            self._ledger.fail(trial_id(trial), **{HANDED_BACK: True})
-        elif len(chain.deaths) + 1 < self._spec.attempts:
-            self._ledger.fail(trial_id(trial))
-        else:
-            reason = cause_of_death([*chain.deaths, trial])
-            self._ledger.fail(trial_id(trial), **{POISON: True, REASON: reason})
+        counts = trial.user_attrs.get(OWNER) != self._owner
+        reason = reap(self._ledger, chain, trial, attempts=self._spec.attempts, counts=counts)
+        if reason is not None:
             self._tell("failed", self._ledger.chains(), chain.index, reason)
 
     def _claim(self, chains: Sequence[Chain]) -> _Claim | None:
