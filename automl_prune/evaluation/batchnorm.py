@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from automl_prune.errors import EvaluationError
+from automl_prune.evaluation.layout import inference
 from automl_prune.seeding import derive_seed
 from automl_prune.tasks.base import Task, move
 
@@ -40,17 +41,15 @@ def recalibrate(model: nn.Module, task: Task, *, samples: int, device: torch.dev
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.num_batches_tracked is not None]
     if not norms:
         return 0
-    modes = [(module, module.training) for module in model.modules()]
     momenta = [norm.momentum for norm in norms]
     before = [{name: buffer.clone() for name, buffer in norm.named_buffers()} for norm in norms]
-    model.eval()
-    for norm in norms:
-        norm.train()
-        norm.reset_running_stats()
-        norm.momentum = None
     used = 0
     try:
-        with torch.no_grad():
+        with inference(model):
+            for norm in norms:
+                norm.train()
+                norm.reset_running_stats()
+                norm.momentum = None
             for batch in task.batches("train", shuffle=_ORDER):
                 inputs = task.inputs(move(batch, device))
                 model(*inputs)
@@ -64,8 +63,6 @@ def recalibrate(model: nn.Module, task: Task, *, samples: int, device: torch.dev
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
-        for module, training in modes:
-            module.training = training
     for norm, old in zip(norms, before, strict=True):
         _settle(norm, old)
     return used

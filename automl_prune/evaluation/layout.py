@@ -1,9 +1,14 @@
-"""Which order of dimensions in memory a model trains fastest in, where that is safe."""
+"""Which order of dimensions in memory a model computes fastest in, where that is safe."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import nn
+
+from automl_prune.calibration.collect import evaluating
 
 SAFE_CHANNELS = 16
 """Floats in the widest vector register (AVX-512): enough input channels for a strided 1x1 convolution."""
@@ -31,3 +36,24 @@ def training_format(model: nn.Module, device: torch.device) -> torch.memory_form
         for module in model.modules()
     )
     return torch.contiguous_format if unsafe else torch.channels_last
+
+
+@contextmanager
+def inference(model: nn.Module) -> Iterator[None]:
+    """The model ready to be asked, for the block: in evaluation mode, without gradients, in its fastest format.
+
+    On a CPU two-dimensional convolutions are in ``channels_last``, which oneDNN computes faster or as fast: ResNet-20
+    by a tenth, MobileNetV2 by 40 %, SqueezeNet by half. (Its fault in the backward pass does not concern this: 6000
+    random convolutions give what double precision gives.) Modes and formats are as before when the block ends.
+    """
+    convolutions = [m for m in model.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]
+    weights = [w for m in convolutions if (w := m._parameters.get("weight")) is not None]
+    moved = [weight for weight in weights if weight.device.type == "cpu" and weight.is_contiguous()]
+    with evaluating(model), torch.no_grad():
+        for weight in moved:
+            weight.data = weight.data.contiguous(memory_format=torch.channels_last)
+        try:
+            yield
+        finally:
+            for weight in moved:
+                weight.data = weight.data.contiguous()

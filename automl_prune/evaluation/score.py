@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from automl_prune.evaluation.layout import inference
 from automl_prune.tasks.base import Score, Split, Task, move
 
 
@@ -17,12 +18,6 @@ def score(model: nn.Module, task: Task, split: Split, device: torch.device) -> S
         split: Which samples, all of them.
         device: Where batches are moved to.
     """
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        with torch.no_grad():
-            moved = (move(batch, device) for batch in task.batches(split))
-            return task.score((model(*task.inputs(batch)), batch) for batch in moved)
-    finally:
-        for module, training in modes:
-            module.training = training
+    with inference(model):
+        moved = (move(batch, device) for batch in task.batches(split))
+        return task.score((model(*task.inputs(batch)), batch) for batch in moved)

@@ -19,9 +19,10 @@ from torch import nn
 
 from automl_prune.calibration import Calibration, LayerStatistics
 from automl_prune.calibration.calls import LayerCall, Watch
-from automl_prune.calibration.collect import evaluating, training_batches, unfolded_rows
+from automl_prune.calibration.collect import training_batches, unfolded_rows
 from automl_prune.calibration.statistics import as_weight
 from automl_prune.channels import Plan
+from automl_prune.evaluation.layout import inference
 from automl_prune.evaluation.reconstruct import (
     DAMPING,
     assign,
@@ -82,7 +83,7 @@ class SequentialReconstruction:
             on_step: Called with (layers done, layers in all).
         """
         reconstruct(pruned, self.dense, plan, self.calibration, damping=damping)
-        with evaluating(self.dense), evaluating(pruned), torch.no_grad():
+        with inference(self.dense), inference(pruned):
             outputs = self._dense_outputs()
             fits = [
                 _Fit(self.dense, plan, layer, columns, [chunk.get(layer.parameter, []) for chunk in outputs])

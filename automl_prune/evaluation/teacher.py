@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import nn
 
 from automl_prune.channels.trace import output_tensors
+from automl_prune.evaluation.layout import inference
 from automl_prune.seeding import derive_seed
 
 MEMORY = 256 * 2**20
@@ -42,7 +42,7 @@ class Teacher:
         key = b"".join(parts or ())
         if key in self._known:
             return copy.deepcopy(self._known[key])
-        with _evaluating(self.model):
+        with inference(self.model):
             outputs = self.model(*inputs)
         if parts is None:
             return outputs
@@ -83,16 +83,3 @@ class Teacher:
             generator = torch.Generator().manual_seed(derive_seed("teacher"))
             self._directions[place] = torch.randn(flat.shape[1], generator=generator).to(flat.device)
         return self._directions[place].to(flat.dtype)
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """In evaluation mode for the block; every module's own mode is put back."""
-    modes = [(module, module.training) for module in model.modules()]
-    for module, _ in modes:
-        module.training = False
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training

@@ -66,8 +66,8 @@ SPACES = {
 class Problem:
     """One experiment's dense model, and what a study of it finds."""
 
-    def __init__(self, name: str) -> None:
-        config = Config.load(HERE.parent / name / "config.yaml")
+    def __init__(self, name: str, overrides: Sequence[str]) -> None:
+        config = Config.load(HERE.parent / name / "config.yaml", overrides)
         self.name, self.device = name, choose_device("auto")
         self.whole = config.build_task()
         self.task = BoundedValidation(self.whole, SAMPLES)
@@ -132,7 +132,7 @@ def _remembering(known: dict[str, Evaluation]) -> Iterator[None]:
 def main() -> None:
     arguments = _arguments()
     document = read_json(RESULTS) if RESULTS.is_file() else {"studies": [], "environments": {}}
-    problem = Problem(arguments.model)
+    problem = Problem(arguments.model, arguments.overrides)
     document["environments"].setdefault(arguments.model, environment(problem.device))
     for seed, space, strategy in product(arguments.seeds, arguments.spaces, arguments.strategies):
         key = {"model": arguments.model, "space": space, "strategy": strategy, "seed": seed}
@@ -220,6 +220,7 @@ def _mean(values: Sequence[float]) -> str:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="fashion_mnist_resnet20", help="a folder of experiments/ with weights")
+    parser.add_argument("--set", dest="overrides", metavar="a.b=value", nargs="+", default=[], help="in its config.yaml")
     parser.add_argument("--spaces", nargs="+", default=["per_group"], choices=list(SPACES))
     parser.add_argument("--strategies", nargs="+", default=list(strategies), choices=list(strategies))
     parser.add_argument("--trials", type=int, default=AFTER[-1], help="of each study, baselines included")

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import nn
 
-from automl_prune.evaluation.layout import training_format
+from automl_prune.evaluation.layout import inference, training_format
 from automl_prune.models import lenet5, resnet8, resnet20
 
 CPU = torch.device("cpu")
@@ -44,3 +46,55 @@ def test_both_formats_give_the_same_gradients() -> None:
         gradients.append([parameter.grad for parameter in model.parameters()])
     for contiguous, chosen in zip(*gradients, strict=True):
         torch.testing.assert_close(contiguous, chosen, rtol=1e-3, atol=1e-4)
+
+
+class Convolutions(nn.Module):
+    """Of every kind, one of them frozen and in ``channels_last`` already."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 10, 3, padding=1)
+        self.depthwise = nn.Conv2d(10, 10, 5, stride=2, groups=10)
+        self.norm = nn.BatchNorm2d(10)
+        self.up = nn.ConvTranspose2d(10, 4, 2, stride=2)
+        self.last = nn.Conv2d(4, 6, 1, stride=2).to(memory_format=torch.channels_last).requires_grad_(False)
+        self.volume = nn.Conv3d(1, 2, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.last(self.up(self.norm(self.depthwise(self.first(x)))))
+        return self.volume(y.unsqueeze(1))
+
+
+def test_inference_computes_the_same_faster_and_puts_everything_back() -> None:
+    model, images = Convolutions().train(), torch.randn(5, 3, 17, 17, generator=torch.Generator().manual_seed(0))
+    model.norm.eval()
+    strides = [parameter.stride() for parameter in model.parameters()]
+    before = copy.deepcopy(model.state_dict())
+    expected = copy.deepcopy(model).double().eval()(images.double())
+    kept = list(model.parameters())
+    with inference(model):
+        assert model.up.weight.is_contiguous(memory_format=torch.channels_last)
+        assert not model.training
+        outputs = model(images)
+    assert not outputs.requires_grad
+    torch.testing.assert_close(outputs.double(), expected, rtol=1e-4, atol=1e-5)
+    assert [parameter.stride() for parameter in model.parameters()] == strides
+    assert all(ours is theirs for ours, theirs in zip(model.parameters(), kept, strict=True))
+    assert [model.training, model.norm.training, model.up.training] == [True, False, True]
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_inference_puts_everything_back_when_the_block_fails() -> None:
+    model = Convolutions()
+    with pytest.raises(RuntimeError, match="stop"), inference(model):
+        raise RuntimeError("stop")
+    assert model.training
+    assert model.first.weight.is_contiguous()
+
+
+def test_what_the_block_changes_stays_changed() -> None:
+    model = Convolutions()
+    with inference(model):
+        model.first.weight.data.copy_(torch.ones_like(model.first.weight))
+    assert model.first.weight.is_contiguous()
+    assert model.first.weight.eq(1).all()
