@@ -220,7 +220,7 @@ def _mean(values: Sequence[float]) -> str:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="fashion_mnist_resnet20", help="a folder of experiments/ with weights")
-    parser.add_argument("--set", dest="overrides", metavar="a.b=value", nargs="+", default=[], help="in its config.yaml")
+    parser.add_argument("--set", dest="overrides", metavar="a.b=value", nargs="+", default=[], help="in its config")
     parser.add_argument("--spaces", nargs="+", default=["per_group"], choices=list(SPACES))
     parser.add_argument("--strategies", nargs="+", default=list(strategies), choices=list(strategies))
     parser.add_argument("--trials", type=int, default=AFTER[-1], help="of each study, baselines included")
