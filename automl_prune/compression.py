@@ -139,7 +139,7 @@ def compress(
     output = directory.models / f"one-shot-{criterion}-{widths}"
     info = {
         "origin": f"one-shot, {widths} widths by {criterion}",
-        "val": asdict(rows[f"{widths} {criterion}"].val),
+        "val": rows[f"{widths} {criterion}"].val.figures(),
     }
     _export(session, result, output, info, factory or partial(copy.deepcopy, session.model.cpu()), view)
     session.model.to(place)

@@ -194,7 +194,7 @@ def export_finalist(
         info = {
             "seed": scored.seed,
             "finetuning": asdict(finetuning),
-            "val": asdict(scored.val),
+            "val": scored.val.figures(),
             **_provenance(record, trial, candidate),
         }
         manifest = export_model(

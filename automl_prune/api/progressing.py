@@ -78,9 +78,9 @@ def progressive_config(
     info = {
         "origin": "progressive pruning",
         "schedule": asdict(schedule),
-        "cuts": [asdict(cut) for cut in progress.cuts],
+        "cuts": [{**asdict(cut), "cut": cut.cut.figures(), "trained": cut.trained.figures()} for cut in progress.cuts],
         "finetuning": asdict(finetuning),
-        "val": asdict(val),
+        "val": val.figures(),
         "environment": environment(device),
     }
     manifest = export_model(

@@ -124,7 +124,8 @@ def _answer(record: StudyRecord, kind: Kind, row: FrontRow, rivals: list[FrontRo
         baseline = Comparison(f"{rival.origin}, trial {rival.trial}", rival.trial, gain(record, score, _score(rival)))
     headline = _headline(context, kind, row, dense)
     verdict = _verdict(context, kind, row, baseline)
-    return Answer(kind, row, split, score, dense, baseline, headline, verdict, tuple(_caveats(kind, score, baseline)))
+    caveats = tuple(_caveats(kind, score, dense, baseline))
+    return Answer(kind, row, split, score, dense, baseline, headline, verdict, caveats)
 
 
 def _score(row: FrontRow) -> Estimate:
@@ -164,7 +165,7 @@ def _verdict(context: StudyContext, kind: Kind, row: FrontRow, baseline: Compari
     return f"Significantly {side} than the best baseline: {change}."
 
 
-def _caveats(kind: Kind, score: Estimate, baseline: Comparison | None) -> Iterable[str]:
+def _caveats(kind: Kind, score: Estimate, dense: Comparison, baseline: Comparison | None) -> Iterable[str]:
     if kind == "finalist":
         yield "Models were chosen by their mean score on the validation split and are reported on the test split."
     else:
@@ -175,7 +176,12 @@ def _caveats(kind: Kind, score: Estimate, baseline: Comparison | None) -> Iterab
     covered = {"seeds": "fine-tuning with another seed", "data": "drawing other samples for the split"}
     if score.sources:
         causes = " and ".join(covered[source] for source in score.sources)
-        yield f"Intervals cover {causes}; differences treat the two models as independent, which errs on the wide side."
+        how = (
+            "are taken sample by sample on the same data"
+            if dense.gain.paired
+            else "treat the two models as independent, which errs on the wide side"
+        )
+        yield f"Intervals cover {causes}; differences {how}."
     else:
         yield "No interval: there is one seed, and the task gives no standard error."
     if "seeds" not in score.sources:

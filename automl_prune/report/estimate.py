@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
-from automl_prune.tasks.base import Score
+from automl_prune.tasks.base import Score, paired_variance
 
 LEVEL = 0.95
 """Coverage of every interval the report shows."""
@@ -42,12 +43,17 @@ class Estimate:
         seeds: How many.
         std: Sample standard deviation over the seeds; None with one seed.
         variances: Independent parts of the variance of ``value``; empty when nothing is known.
+        right: How many of the seeds were right on each sample, as a fraction, shape (samples,); None where a score
+            does not know.
+        paired: Of a difference, whether it was taken sample by sample.
     """
 
     value: float
     seeds: int
     std: float | None
     variances: tuple[Variance, ...]
+    right: NDArray[np.float64] | None = field(default=None, compare=False, repr=False)
+    paired: bool = False
 
     @classmethod
     def of(cls, scores: Sequence[Score]) -> Estimate:
@@ -62,15 +68,24 @@ class Estimate:
         errors = [score.standard_error for score in scores if score.standard_error is not None]
         if len(errors) == len(scores):
             variances.append(Variance("data", statistics.fmean(error**2 for error in errors), math.inf))
-        return cls(statistics.fmean(values), len(values), std, tuple(variances))
+        return cls(statistics.fmean(values), len(values), std, tuple(variances), _mean_right(scores))
 
     def minus(self, other: Estimate) -> Estimate:
-        """The difference of two estimates, taken as independent.
+        """The difference of two estimates on one split.
 
-        Scores on the same images err together, so this interval is rather too wide than too narrow.
+        Scores on the same samples err together. Where both know which were right, the sampling of the data enters by
+        what they differ in (``paired_variance``); else they are taken as independent, and the interval is too wide.
+        Training runs are always taken as independent.
         """
-        variances = (*self.variances, *other.variances)
-        return Estimate(self.value - other.value, min(self.seeds, other.seeds), None, variances)
+        variances = [*self.variances, *other.variances]
+        paired = self.right is not None and other.right is not None and len(self.right) == len(other.right)
+        if paired:
+            assert self.right is not None
+            assert other.right is not None
+            variances = [variance for variance in variances if variance.source != "data"]
+            variances.append(Variance("data", paired_variance(self.right, other.right), math.inf))
+        seeds = min(self.seeds, other.seeds)
+        return Estimate(self.value - other.value, seeds, None, tuple(variances), paired=paired)
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -102,6 +117,14 @@ class Estimate:
         total = sum(variance.value for variance in self.variances)
         spread = sum(variance.value**2 / variance.degrees for variance in self.variances)
         return total**2 / spread if spread > 0 else math.inf
+
+
+def _mean_right(scores: Sequence[Score]) -> NDArray[np.float64] | None:
+    known = [right for score in scores if (right := score.right) is not None]
+    if len(known) < len(scores) or len({len(right) for right in known}) > 1:
+        return None
+    mean: NDArray[np.float64] = np.stack(known).mean(axis=0)
+    return mean
 
 
 def t_quantile(degrees: float, level: float = LEVEL) -> float:

@@ -7,7 +7,6 @@ is a front, so a candidate is compared with those of lower or equal cost alone.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -49,8 +48,7 @@ class Promotion:
         - Its score is better than every rival's: it climbs, whatever was spent. So what ends on the front of rung 0
           has climbed.
         - The best rival is ahead by no more than a standard error of the difference: it climbs if the allowance
-          holds another ``steps``. The scores are taken as independent; on the same samples they err together, so
-          this is rather too generous than too strict. Where a score knows no standard error, only a tie is noise.
+          holds another ``steps`` (``Score.error_against``). Where that is not known, only a tie is noise.
         - Else, and whenever a budget is missed, it stays.
 
         Args:
@@ -72,11 +70,5 @@ class Promotion:
             return True
         behind = abs(best.value - score.value)
         spent = sum(evaluation.steps for evaluation in before)
-        return behind <= _noise(score, best) and spent + self.steps <= self.share * self.steps * (len(before) + 1)
-
-
-def _noise(score: Score, other: Score) -> float:
-    """The standard error of the difference of two scores; 0 where it is not known."""
-    if score.standard_error is None or other.standard_error is None:
-        return 0.0
-    return math.hypot(score.standard_error, other.standard_error)
+        noise = score.error_against(best) or 0.0
+        return behind <= noise and spent + self.steps <= self.share * self.steps * (len(before) + 1)

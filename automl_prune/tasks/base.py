@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, Protocol, runtime_checkable
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from automl_prune.registry import Registry
 
@@ -42,6 +45,10 @@ class Metric:
         return f"{100 * value:.2f} %" if self.percent else f"{value:.4g}"
 
 
+PAIRED = 200_000
+"""Samples up to which a score knows which were right; the noise that this takes out of a comparison is small beyond."""
+
+
 @dataclass(frozen=True, slots=True)
 class Score:
     """A metric's value on a split.
@@ -50,11 +57,26 @@ class Score:
         value: Mean over the samples.
         samples: How many samples were scored.
         standard_error: Standard error of ``value`` from sampling the data; None where the task cannot say.
+        hits: Of a proportion, which samples were right, in the split's order: base64 of one bit each, the first bit
+            highest. Two scores on the same samples are compared far more sharply with it. Empty where not known.
     """
 
     value: float
     samples: int
     standard_error: float | None = None
+    hits: str = field(default="", repr=False)
+
+    def __post_init__(self) -> None:
+        if self.hits and len(self.hits) != 4 * math.ceil(math.ceil(self.samples / 8) / 3):
+            raise ValueError(f"a score of {self.samples} samples comes with the hits of other ones")
+
+    @classmethod
+    def of_hits(cls, right: torch.Tensor) -> Score:
+        """The proportion of samples that are right: booleans of shape (samples,), in the split's order."""
+        score = cls.of_proportion(int(right.sum()), len(right))
+        if len(right) > PAIRED:
+            return score
+        return replace(score, hits=base64.b64encode(np.packbits(right.cpu().numpy()).tobytes()).decode())
 
     @classmethod
     def of_proportion(cls, hits: int, samples: int) -> Score:
@@ -68,6 +90,45 @@ class Score:
             likely = (hits + 2) / (samples + 4)
             return cls(value, samples, math.sqrt(likely * (1 - likely) / (samples + 4)))
         return cls(value, samples, math.sqrt(value * (1 - value) / samples))
+
+    @property
+    def right(self) -> NDArray[np.float64] | None:
+        """1 for every sample that is right and 0 for the others, shape (samples,); None where ``hits`` is empty."""
+        if not self.hits:
+            return None
+        packed = np.frombuffer(base64.b64decode(self.hits, validate=True), np.uint8)
+        return np.unpackbits(packed, count=self.samples).astype(np.float64)
+
+    def error_against(self, other: Score) -> float | None:
+        """Standard error of the difference to another model's score on the same samples; None where not known.
+
+        Sample by sample where both know their hits, else as if the two were independent, which is rather too much.
+        """
+        ours, theirs = self.right, other.right
+        if ours is not None and theirs is not None and len(ours) == len(theirs):
+            return math.sqrt(paired_variance(ours, theirs))
+        if self.standard_error is None or other.standard_error is None:
+            return None
+        return math.hypot(self.standard_error, other.standard_error)
+
+    def figures(self) -> dict[str, Any]:
+        """What people read of it, JSON-ready: all but the single samples."""
+        return {"value": self.value, "samples": self.samples, "standard_error": self.standard_error}
+
+
+def paired_variance(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> float:
+    """Variance, from sampling the data, of the difference of two means over the same samples.
+
+    With two more samples, one in favour of either, each by half, as Agresti & Min 2005 ("Simple improved confidence
+    intervals for comparing matched proportions") have it: models that never differ on few samples may yet differ.
+
+    Args:
+        ours: One value per sample, in [0, 1].
+        theirs: The other's, in the same order.
+    """
+    difference, samples = ours - theirs, len(ours) + 2
+    mean_square = (float(np.square(difference).sum()) + 1) / samples
+    return (mean_square - (float(difference.sum()) / samples) ** 2) / samples
 
 
 @dataclass(frozen=True, slots=True)

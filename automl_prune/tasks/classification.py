@@ -97,14 +97,11 @@ class Classification:
         return TEMPERATURE**2 * F.kl_div(student, teacher, reduction="batchmean", log_target=True)
 
     def score(self, predictions: Iterable[tuple[Any, Any]]) -> Score:
-        """Top-1 accuracy with its binomial standard error."""
-        hits, samples = 0, 0
-        for logits, (_, labels) in predictions:
-            hits += int((logits.argmax(dim=1) == labels).sum())
-            samples += len(labels)
-        if samples == 0:
+        """Top-1 accuracy with its binomial standard error, and which samples were right."""
+        right = [logits.argmax(dim=1) == labels for logits, (_, labels) in predictions]
+        if not any(len(batch) for batch in right):
             raise DataError(f"{self.name}: there is nothing to score; the split holds no samples")
-        return Score.of_proportion(hits, samples)
+        return Score.of_hits(torch.cat(right))
 
 
 class Labelled(Protocol):

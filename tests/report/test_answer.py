@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from automl_prune.report.answer import answer, closest, excess
 from automl_prune.study.record import Finalist, FinalistRun, StudyRecord
@@ -71,6 +72,26 @@ def test_interval_combines_seeds_and_samples(make_record: MakeRecord) -> None:
     expected = np.sqrt(values.var(ddof=1) / 3 + data + dense * (1 - dense) / 10_000)
     assert found.dense is not None
     assert found.dense.gain.standard_error == pytest.approx(expected)
+
+
+def test_on_known_samples_differences_are_taken_one_by_one(make_record: MakeRecord) -> None:
+    def scored(wrong: int) -> Score:
+        return Score.of_hits(torch.arange(10_000) >= wrong)
+
+    def finalist(trial: int, wrong: int) -> Finalist:
+        return Finalist(trial, tuple(FinalistRun(s, scored(wrong), scored(wrong), 1, 1.0) for s in (0, 1)))
+
+    record = make_record()
+    context = replace(record.context, dense_test=scored(600))
+    found = answer(replace(record, context=context, finalists=(finalist(13, 700), finalist(0, 730))))
+    assert found.verdict.startswith("Significantly better"), "30 of 10000, and none the other way round"
+    assert any("sample by sample" in caveat for caveat in found.caveats)
+    assert found.dense is not None
+    assert found.dense.gain.value == pytest.approx(-0.01)
+    assert found.dense.gain.standard_error == pytest.approx(0.001, rel=0.02)
+    apart = answer(with_finalists(make_record(), {13: (0.93, 0.93), 0: (0.927, 0.927)}, 0.0026))
+    assert apart.verdict.startswith("No significant gain")
+    assert any("independent" in caveat for caveat in apart.caveats)
 
 
 def test_one_seed_is_said(make_record: MakeRecord) -> None:

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import scipy.stats
+import torch
 
 from automl_prune.report.estimate import Estimate, Variance, t_quantile
 from automl_prune.tasks.base import Score
@@ -73,3 +74,48 @@ def test_identical_seeds_do_not_divide_by_zero() -> None:
     estimate = Estimate.of([Score(1.0, 10, 0.0)] * 3)
     assert estimate.interval == (1.0, 1.0)
     assert Estimate(0.0, 1, None, (Variance("seeds", 0.0, 2),)).degrees == math.inf
+
+
+def _drawn(rng: np.random.Generator, difficulty: np.ndarray, skill: float, seeds: int) -> list[Score]:
+    """Runs of one model on common samples: each has its own luck, and easy samples are easy for all."""
+    own = skill + rng.normal(0, 0.003, size=seeds)
+    return [Score.of_hits(torch.from_numpy(rng.random(len(difficulty)) < difficulty + each)) for each in own]
+
+
+def test_paired_differences_cover_what_is_true_and_are_narrower() -> None:
+    rng, covered, paired_widths, widths = np.random.default_rng(1), 0, [], []
+    for _ in range(300):
+        difficulty = np.where(rng.random(2000) < 0.85, 0.97, 0.3)
+        ours = Estimate.of(_drawn(rng, difficulty, 0.01, 3))
+        theirs = Estimate.of(_drawn(rng, difficulty, 0.0, 3))
+        gain = ours.minus(theirs)
+        assert gain.paired
+        assert gain.interval is not None
+        covered += gain.interval[0] <= 0.01 <= gain.interval[1]
+        blind = [Estimate(e.value, e.seeds, e.std, e.variances) for e in (ours, theirs)]
+        apart = blind[0].minus(blind[1])
+        assert not apart.paired
+        assert apart.value == gain.value
+        paired_widths.append(gain.margin or 0)
+        widths.append(apart.margin or 0)
+    assert 0.93 <= covered / 300
+    assert np.mean(paired_widths) < 0.8 * np.mean(widths)
+
+
+def test_a_difference_of_one_run_each_is_that_of_matched_proportions() -> None:
+    right, other = torch.arange(500) < 450, torch.arange(500) >= 60
+    ours, theirs = Score.of_hits(right), Score.of_hits(other)
+    gain = Estimate.of([ours]).minus(Estimate.of([theirs]))
+    error = ours.error_against(theirs)
+    assert error is not None
+    assert gain.standard_error == pytest.approx(error)
+    assert gain.sources == ("data",)
+
+
+def test_scores_of_other_samples_are_taken_as_independent() -> None:
+    ours = Estimate.of([Score.of_hits(torch.arange(500) < 450)])
+    theirs = Estimate.of([Score.of_hits(torch.arange(400) < 300)])
+    gain = ours.minus(theirs)
+    assert not gain.paired
+    assert gain.standard_error == pytest.approx(math.hypot(ours.standard_error or 0, theirs.standard_error or 0))
+    assert Estimate.of([Score.of_hits(torch.arange(500) < 450), Score(0.9, 500, 0.01)]).right is None

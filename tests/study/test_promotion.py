@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -59,6 +60,15 @@ def test_what_misses_a_budget_neither_climbs_nor_hinders() -> None:
 def test_noise_is_a_standard_error_of_the_difference(behind: float, expected: bool) -> None:
     before = [evaluated(0.5, 900)]
     assert climbs(0.5 - behind * ERROR * 2**0.5, 1000, before, share=1.0) is expected
+
+
+def test_on_the_same_samples_noise_is_what_two_models_differ_in() -> None:
+    best, close = torch.arange(400) < 300, torch.arange(400) < 294
+    mixed = (torch.arange(400) >= 47) & (torch.arange(400) < 341)  # as many right, others
+    rival = replace(evaluated(0.0, 900), rungs=(RungScore(0, Score.of_hits(best), 0, 1.0),))
+    rule = Promotion(10, 1.0)
+    assert not rule.climbs(Score.of_hits(close), costs(1000), [rival], CONTEXT), "behind on six, ahead on none"
+    assert rule.climbs(Score.of_hits(mixed), costs(1000), [rival], CONTEXT)
 
 
 def test_without_standard_errors_only_a_tie_is_noise() -> None:

@@ -46,6 +46,9 @@ def test_score_counts_hits_and_gives_the_binomial_error(digits_task: Classificat
     score = digits_task.score(iter(always_three))
     assert score.value == threes / 128
     assert score.standard_error == pytest.approx(math.sqrt(score.value * (1 - score.value) / 128))
+    labels = torch.cat([labels for _, labels in batches])
+    assert score.right is not None
+    assert score.right.tolist() == (labels == 3).double().tolist(), "in the split's order"
     with pytest.raises(DataError, match="no samples"):
         digits_task.score([])
 
