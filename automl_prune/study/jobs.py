@@ -16,7 +16,7 @@ from typing import Any, Final
 from optuna.study import StudyDirection
 from optuna.trial import TrialState as OptunaState
 
-from automl_prune.errors import AutomlPruneError, EvaluationError, StudyError
+from automl_prune.errors import StudyError
 from automl_prune.study.chains import Chain
 from automl_prune.study.codec import (
     BEAT,
@@ -36,10 +36,11 @@ from automl_prune.study.crew import Member, member_of
 from automl_prune.study.leases import Beat, Owner, Watch, reap
 from automl_prune.study.ledger import JOBS, Ledger, exists, trial_id
 from automl_prune.study.record import TrialState
+from automl_prune.study.spec import failure
 from automl_prune.study.storage import StudyStorage
 
 Do = Callable[[Mapping[str, Any]], Mapping[str, Any]]
-"""Does a job: what was ordered -> what came of it, both JSON-ready; what it raises is taken as ``spec.Evaluate``'s."""
+"""Does a job: what was ordered -> what came of it, both JSON-ready; what it raises is taken as ``failure`` says."""
 
 _HOST: Final = "host"
 
@@ -280,12 +281,8 @@ def _outcome(do: Do, order: Mapping[str, Any]) -> Mapping[str, Any] | str:
     """What came of a job, or the reason why nothing did."""
     try:
         return do(order)
-    except EvaluationError as error:
-        return str(error)
-    except (AutomlPruneError, OSError):
-        raise
-    except Exception as error:  # out of memory, say: this job's trouble
-        return f"{type(error).__name__}: {error}"
+    except Exception as error:
+        return failure(error)
 
 
 def _offered(ledger: Ledger) -> Sequence[Chain]:

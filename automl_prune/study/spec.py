@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from automl_prune.candidate import Candidate
+from automl_prune.errors import AutomlPruneError, EvaluationError
 from automl_prune.evaluation.evaluator import Climb
 from automl_prune.evaluation.record import Evaluation
 from automl_prune.space import Parameter
@@ -21,11 +22,20 @@ Identify: TypeAlias = Callable[[Candidate], str]
 """What candidates that are one and the same model have in common: the ``plan_digest`` of their evaluation."""
 
 Evaluate: TypeAlias = Callable[[Candidate, int, Climb], Evaluation]
-"""(candidate, seed, whether it climbs to rung 1) -> its evaluation.
+"""(candidate, seed, whether it climbs to rung 1) -> its evaluation; what it raises is taken as ``failure`` says."""
 
-``EvaluationError``, or any exception that is not one of this package's nor an ``OSError``, fails the trial; the others
-concern more than one candidate and stop the worker.
-"""
+
+def failure(error: Exception) -> str:
+    """Why a trial or a job fails, of what its evaluation raised.
+
+    ``EvaluationError``, or any exception that is not one of this package's nor an ``OSError``, fails this one alone:
+    out of memory, a singular matrix. The others concern more than one: they are raised again, and stop the worker.
+    """
+    if isinstance(error, EvaluationError):
+        return str(error)
+    if isinstance(error, (AutomlPruneError, OSError)):
+        raise error
+    return f"{type(error).__name__}: {error}"
 
 
 @dataclass(frozen=True, slots=True)

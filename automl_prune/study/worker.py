@@ -39,7 +39,7 @@ from optuna.trial import TrialState as OptunaState
 
 from automl_prune.candidate import Candidate
 from automl_prune.costs import Cost
-from automl_prune.errors import AutomlPruneError, EvaluationError, StudyError
+from automl_prune.errors import StudyError
 from automl_prune.evaluation.evaluator import Climb
 from automl_prune.evaluation.record import Evaluation
 from automl_prune.seeding import derive_seed
@@ -63,7 +63,7 @@ from automl_prune.study.distributions import distributions
 from automl_prune.study.known import Known
 from automl_prune.study.leases import Beat, Owner, Watch, reap
 from automl_prune.study.ledger import Ledger, trial_id
-from automl_prune.study.spec import Evaluate, Event, EventKind, Identify, OnEvent, Propose, StudySpec
+from automl_prune.study.spec import Evaluate, Event, EventKind, Identify, OnEvent, Propose, StudySpec, failure
 from automl_prune.study.stopping import Stagnation
 from automl_prune.study.strategies import Proposer
 from automl_prune.tasks.base import Score
@@ -240,12 +240,8 @@ class Worker:
             evaluation = self._evaluate(candidate, seed, self._climb(index))
             objectives(evaluation, self._spec.context)
             return evaluation, None
-        except EvaluationError as error:
-            return str(error)
-        except (AutomlPruneError, OSError):
-            raise
-        except Exception as error:  # out of memory, a singular matrix: this candidate's trouble, until all have it
-            return f"{type(error).__name__}: {error}"
+        except Exception as error:  # this candidate's trouble, until all have it
+            return failure(error)
 
     def _candidate(self, trial: FrozenTrial) -> Candidate:
         given = trial.user_attrs.get(CANDIDATE)
