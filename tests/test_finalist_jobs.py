@@ -81,7 +81,7 @@ def search(folder: Path, run_dir: Path) -> None:
 def work(folder: Path, elsewhere: Path, who: str) -> None:
     noted(folder, who, until=folder / "never" if who == "victim" else None)
     member = join(elsewhere, artifacts=str(folder / "artifacts"), shares_run_dir=False)
-    assert member.finetune(patience=60), "the search has concluded"
+    assert member.finetune(patience=300), "the search has concluded"
 
 
 def runs_of(run_dir: Path) -> tuple[RunJob, ...]:
@@ -102,17 +102,44 @@ def outcome(run_dir: Path, record: StudyRecord) -> dict[str, Any]:
     }
 
 
-def test_workers_elsewhere_take_runs_and_one_that_is_killed_loses_none(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(running, "export_finalist", kept)
-    run_dir, alone, elsewhere = tmp_path / "run", tmp_path / "alone", tmp_path / "elsewhere"
-    api.search_config(config(tmp_path, 0), run_dir)
-    shutil.copytree(run_dir, alone)
-    expected = outcome(alone, api.search_config(config(tmp_path, 1), alone).record)
-    # another machine: of the run directory it sees the study alone
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """The run directory of a search without finalists, and what they come to where nobody helps and nobody dies."""
+    folder = tmp_path_factory.mktemp("searched")
+    run_dir, alone = folder / "run", folder / "alone"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(running, "export_finalist", kept)
+        api.search_config(config(folder, 0), run_dir)
+        shutil.copytree(run_dir, alone)
+        return run_dir, outcome(alone, api.search_config(config(folder, 1), alone).record)
+
+
+def two_machines(folder: Path, searched: Path) -> tuple[Path, Path]:
+    """A copy of the run directory, and one on another machine, which sees the study alone of it."""
+    run_dir, elsewhere = folder / "run", folder / "elsewhere"
+    shutil.copytree(searched, run_dir)
     elsewhere.mkdir()
     os.link(run_dir / "study.journal", elsewhere / "study.journal")
+    return run_dir, elsewhere
+
+
+def completed(run_dir: Path) -> int:
+    return sum(run.state == "complete" for run in runs_of(run_dir))
+
+
+def runs_in(expected: Mapping[str, Any]) -> int:
+    """How many fine-tunings an outcome takes: the best rate's is a finalist's first."""
+    return len(expected["sweep"]) + sum(len(runs) for _, runs in expected["finalists"]) - 1
+
+
+def left_in(store: Path) -> set[str]:
+    return {path.name.partition("-")[2] for path in store.iterdir()}
+
+
+def test_workers_elsewhere_take_runs_and_one_that_is_killed_loses_none(
+    tmp_path: Path, searched: tuple[Path, dict[str, Any]]
+) -> None:
+    (run_dir, elsewhere), expected = two_machines(tmp_path, searched[0]), searched[1]
     searching = start(search, tmp_path, run_dir)
     wait_until(lambda: bool(lines(tmp_path, "search")), searching)
     victim = start(work, tmp_path, elsewhere, "victim")
@@ -126,18 +153,38 @@ def test_workers_elsewhere_take_runs_and_one_that_is_killed_loses_none(
     }
     kill(victim)
     survivor = start(work, tmp_path, elsewhere, "survivor")
-    wait_until(lambda: sum(run.state == "complete" for run in runs_of(run_dir)) == 2, survivor)
+    wait_until(lambda: completed(run_dir) == 2, survivor)
     (tmp_path / "go").touch()
     wait_for_end(searching)
     wait_for_end(survivor)
     assert outcome(run_dir, api.read(run_dir)) == expected
     assert len(expected["weights"]) >= 2
     assert len(lines(tmp_path, "survivor")) >= 2
-    done = len(expected["sweep"]) + sum(len(runs) for _, runs in expected["finalists"]) - 1  # the rate's is the first
-    assert len(lines(tmp_path, "search")) + len(lines(tmp_path, "survivor")) == done, "each is trained once"
+    assert len(lines(tmp_path, "search")) + len(lines(tmp_path, "survivor")) == runs_in(expected), (
+        "each is trained once"
+    )
     assert [path.name for path in elsewhere.iterdir()] == ["study.journal"]
-    left = {path.name.partition("-")[2] for path in (tmp_path / "artifacts").iterdir()}
-    assert left == {"baseline.safetensors", "calibration.safetensors"}, "no weights stay there"
+    assert left_in(tmp_path / "artifacts") == {"baseline.safetensors", "calibration.safetensors"}, "no weights stay"
+
+
+def test_the_search_is_killed_while_a_worker_elsewhere_trains_and_goes_on(
+    tmp_path: Path, searched: tuple[Path, dict[str, Any]]
+) -> None:
+    (run_dir, elsewhere), expected = two_machines(tmp_path, searched[0]), searched[1]
+    searching = start(search, tmp_path, run_dir)
+    wait_until(lambda: bool(lines(tmp_path, "search")), searching)
+    worker = start(work, tmp_path, elsewhere, "worker")
+    wait_until(lambda: bool(lines(tmp_path, "worker")), worker)
+    kill(searching)
+    wait_until(lambda: completed(run_dir) == 3, worker)  # the run of the dead search too
+    (tmp_path / "go").touch()
+    again = start(search, tmp_path, run_dir)
+    wait_for_end(again)
+    wait_for_end(worker)
+    assert outcome(run_dir, api.read(run_dir)) == expected
+    trained = len(lines(tmp_path, "search")) + len(lines(tmp_path, "worker"))
+    assert trained == runs_in(expected) + 1, "each is trained once, and one that was begun by who died once more"
+    assert left_in(tmp_path / "artifacts") == {"baseline.safetensors", "calibration.safetensors"}, "no weights stay"
 
 
 RECIPE = FineTuning(steps=1)
