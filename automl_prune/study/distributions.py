@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
@@ -43,9 +43,21 @@ def space_of(identity: Mapping[str, Any]) -> Distributions:
 
 
 def with_parameters(
-    trial: FrozenTrial, state: OptunaState, space: Distributions, attributes: Mapping[str, Any]
+    trial: FrozenTrial,
+    state: OptunaState,
+    space: Distributions,
+    attributes: Mapping[str, Any],
+    bounds: Container[str] | None = None,
 ) -> FrozenTrial:
-    """A stored trial as Optuna's samplers and its dashboard see one: parameters and, when complete, constraints."""
+    """A stored trial as Optuna's samplers and its dashboard see one: parameters and, when complete, constraints.
+
+    Args:
+        trial: As it is stored.
+        state: The state it is to have.
+        space: Distributions of its point.
+        attributes: The user attributes it is to have.
+        bounds: The budgets whose constraints it is to have; None for all.
+    """
     complete = state == OptunaState.COMPLETE
     shown = FrozenTrial(
         number=trial.number,
@@ -62,5 +74,6 @@ def with_parameters(
         trial_id=trial._trial_id,
     )
     for metric, excess in violations_of(trial).items() if complete else ():
-        shown.set_constraint(metric, excess)
+        if bounds is None or metric in bounds:
+            shown.set_constraint(metric, excess)
     return shown

@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
 from automl_prune.study.chains import Chain
-from automl_prune.study.codec import CANDIDATE, ORIGIN, SEARCH
+from automl_prune.study.codec import CANDIDATE, ORIGIN, SEARCH, violations_of
 from automl_prune.study.distributions import Distributions, with_parameters
 from automl_prune.study.storage import quiet
 from automl_prune.study.strategies.base import NETWORK, strategies
@@ -54,6 +54,10 @@ class Proposer:
     the storage only together with its owner, and why a resumed study proposes what the uninterrupted one would:
     the sampler sees finished trials in the study's order, and lost attempts not at all.
 
+    A budget is a constraint from the first trial on that breaks it. Where all candidates are feasible by construction,
+    none does, and a model of how near they are to it would only keep a sampler away from the edge of the budget, where
+    the best candidates are.
+
     Args:
         strategy: Registered name; an unknown one raises ``ConfigError``.
         space: Distributions by parameter name.
@@ -70,10 +74,16 @@ class Proposer:
     ) -> None:
         self._strategy = strategies[strategy]
         self._space = space
+        self._directions = list(directions)
+        self._network = {name: list(values) for name, values in network.items()}
+        self._broken: set[str] = set()  # budgets that some trial exceeds
+        self._start_over()
+
+    def _start_over(self) -> None:
         with quiet():
             self._memory = InMemoryStorage()
-            self._copy = optuna.create_study(directions=list(directions), sampler=RandomSampler(), storage=self._memory)
-        self._copy.set_user_attr(NETWORK, {name: list(values) for name, values in network.items()})
+            self._copy = optuna.create_study(directions=self._directions, sampler=RandomSampler(), storage=self._memory)
+        self._copy.set_user_attr(NETWORK, self._network)
         self._study = self._memory.get_study_id_from_name(self._copy.study_name)
         self._complete: set[int] = set()  # points copied for good
         self._running: dict[int, int] = {}  # copies of those that others work on, by number
@@ -93,10 +103,12 @@ class Proposer:
 
     def _follow(self, chains: Sequence[Chain]) -> None:
         """Copy what has become complete, and what others are working on, so that strategies can keep away from it."""
-        # A baseline that is no point of the space has only a near one, which did not get its score.
-        points = [
-            chain for chain in chains if chain.index not in self._complete and CANDIDATE not in chain.current.user_attrs
-        ]
+        new = [chain for chain in self._points(chains) if chain.state == "complete"]
+        broken = {m for chain in new for m, excess in violations_of(chain.current).items() if excess > 0}
+        if not broken <= self._broken:
+            self._broken |= broken
+            self._start_over()
+        points = self._points(chains)
         running = {chain.current.number: chain for chain in points if chain.state == "running"}
         for number in self._running.keys() - running.keys():
             self._forget(self._running.pop(number))
@@ -108,9 +120,17 @@ class Proposer:
             if number not in self._running:
                 self._running[number] = self._add(chain, OptunaState.RUNNING)
 
+    def _points(self, chains: Sequence[Chain]) -> list[Chain]:
+        """What is not copied for good."""
+        # A baseline that is no point of the space has only a near one, which did not get its score.
+        return [
+            chain for chain in chains if chain.index not in self._complete and CANDIDATE not in chain.current.user_attrs
+        ]
+
     def _add(self, chain: Chain, state: OptunaState) -> int:
         origin = {ORIGIN: chain.current.user_attrs.get(ORIGIN, SEARCH)}
-        return self._memory.create_new_trial(self._study, with_parameters(chain.current, state, self._space, origin))
+        copy = with_parameters(chain.current, state, self._space, origin, self._broken)
+        return self._memory.create_new_trial(self._study, copy)
 
     def _forget(self, copy: int) -> None:
         """Fail a copy, so that samplers pass it over."""
