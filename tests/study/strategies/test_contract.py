@@ -8,7 +8,7 @@ from automl_prune.study.strategies import strategies
 from automl_prune.testing import check_improvement, check_strategy
 from automl_prune.testing.strategy import Goal
 
-TRIALS = {"gp": 14}  # a proposal takes it about a second
+TRIALS = {"gp": 14}  # a proposal takes it a third of a second, and more once a budget is broken
 """Trials of a study where they are not 30."""
 
 
