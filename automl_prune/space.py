@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -74,6 +74,10 @@ _Width = Annotated[int, Field(ge=1)]
 _Ratio = Annotated[float, Field(ge=0, le=1)]
 _Names = Annotated[tuple[str, ...], Field(strict=False)]  # YAML has lists only
 
+Allocation = Literal["uniform", "global", "greedy", "knapsack"]
+"""How widths are shared out: the same fraction of every group, by rank of all channels together, by greedy steps of
+least error, or by a knapsack over errors (``projection.allocator``)."""
+
 
 class GroupBounds(_Strict):
     """Bounds of the groups that match a pattern; what is absent is taken from the space.
@@ -100,12 +104,13 @@ class Space(_Strict):
         criteria: Registered criteria the search chooses from.
         criterion_scope: One criterion for all groups, or one for each.
         target_cost: Least share of the budget a candidate spends, in (0, 1]; the greatest is 1.
-        importance_exponent: Range of the exponent of a group's importance. It contains 0, where
-            importance has no say, so that uniform pruning is a point of every space.
+        allocations: What candidates start from, one for each: the fractions that ``importance_exponent`` and
+            ``residual`` correct. With ``uniform`` among them, every uniform pruning is a point of the space.
+        importance_exponent: Range of the exponent of a group's importance. It contains 0, where importance has no say.
         residual: Half-width of the natural logarithm of each group's correction factor; 0 for none.
         coefficient: Half-width of the natural logarithm of each group's coefficient. With one, widths are those of
             least summed error, each group's error times its coefficient, instead of a kept fraction with
-            corrections: ``importance_exponent`` and ``residual`` have no place then.
+            corrections: ``allocations``, ``importance_exponent`` and ``residual`` have no place then.
         depth_slope: Half-width of a slope of all corrections or coefficients over the groups, from -slope at the first
             to +slope at the last; 0 for none.
         scope: Whether every group has a correction or coefficient of its own, or every stage of the network.
@@ -120,6 +125,7 @@ class Space(_Strict):
     criteria: Annotated[_Names, Field(min_length=1)] = ("obs", "l1", "l2", "geometric_median", "bn_scale")
     criterion_scope: Literal["all", "group"] = "all"
     target_cost: Annotated[float, Field(gt=0, le=1)] = 0.7
+    allocations: Annotated[tuple[Allocation, ...], Field(strict=False, min_length=1)] = get_args(Allocation)
     importance_exponent: Annotated[tuple[float, float], Field(strict=False)] = (-0.3, 0.6)
     residual: Annotated[float, Field(ge=0, le=5)] = 0.5
     coefficient: Annotated[float, Field(gt=0, le=10)] | None = None
@@ -141,6 +147,13 @@ class Space(_Strict):
             raise ValueError(f"a criterion is listed twice in {list(names)}; list each once")
         return names
 
+    @field_validator("allocations")
+    @classmethod
+    def _once(cls, names: tuple[Allocation, ...]) -> tuple[Allocation, ...]:
+        if len(set(names)) < len(names):
+            raise ValueError(f"an allocation is listed twice in {list(names)}; list each once")
+        return names
+
     @field_validator("round_to", mode="before")
     @classmethod
     def _auto_or_width(cls, value: Any) -> Any:
@@ -159,7 +172,7 @@ class Space(_Strict):
 
     @model_validator(mode="after")
     def _one_kind(self) -> Space:
-        besides = [name for name in ("importance_exponent", "residual") if name in self.model_fields_set]
+        besides = [name for name in ("allocations", "importance_exponent", "residual") if name in self.model_fields_set]
         if self.coefficient is not None and besides:
             raise ValueError(f"coefficient takes the place of {' and '.join(besides)}; leave out one or the other")
         return self
@@ -204,6 +217,8 @@ class Space(_Strict):
         excluded = self._excluded(groups)
         free = [group for group in groups if group not in excluded]
         found: list[Parameter] = [FloatParameter("target_cost", self.target_cost, 1.0)]
+        if len(self.allocations) > 1 and self.coefficient is None:
+            found.append(ChoiceParameter("allocation", self.allocations))
         low, high = self.importance_exponent
         if low < high and self.coefficient is None:
             found.append(FloatParameter("importance_exponent", low, high))

@@ -40,6 +40,7 @@ def test_parameters_with_one_criterion_for_all() -> None:
     space = parse(criteria=["l1", "random"], target_cost=0.6, importance_exponent=[-1, 2], residual=0.3)
     assert space.parameters(["x", "y"]) == (
         FloatParameter("target_cost", 0.6, 1.0),
+        ChoiceParameter("allocation", ("uniform", "global", "greedy", "knapsack")),
         FloatParameter("importance_exponent", -1.0, 2.0),
         FloatParameter("residual/x", -0.3, 0.3),
         FloatParameter("residual/y", -0.3, 0.3),
@@ -50,7 +51,7 @@ def test_parameters_with_one_criterion_for_all() -> None:
 def test_parameters_with_a_criterion_per_group_leave_out_excluded_groups() -> None:
     space = parse(criteria=["l1", "l2"], criterion_scope="group", exclude=["y*"], importance_exponent=[0, 0])
     names = [parameter.name for parameter in space.parameters(["x", "y1", "z"])]
-    assert names == ["target_cost", "residual/x", "residual/z", "criterion/x", "criterion/z"]
+    assert names == ["target_cost", "allocation", "residual/x", "residual/z", "criterion/x", "criterion/z"]
 
 
 def test_parameters_of_coefficients_and_of_stages() -> None:
@@ -64,11 +65,11 @@ def test_parameters_of_coefficients_and_of_stages() -> None:
     stages = {"x": "stage1", "y": "stage1", "z": "stage2"}
     by_stage = parse(criteria=["l1"], scope="stage", importance_exponent=[0, 0], exclude=["z"])
     names = [parameter.name for parameter in by_stage.parameters(list(stages), stages)]
-    assert names == ["target_cost", "residual/stage1"]
+    assert names == ["target_cost", "allocation", "residual/stage1"]
 
 
 def test_parameters_with_nothing_to_choose_are_left_out() -> None:
-    space = parse(criteria=["l2"], residual=0, importance_exponent=[0, 0])
+    space = parse(criteria=["l2"], allocations=["knapsack"], residual=0, importance_exponent=[0, 0])
     assert [parameter.name for parameter in space.parameters(["x"])] == ["target_cost"]
 
 

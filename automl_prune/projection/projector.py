@@ -12,28 +12,28 @@ from numpy.typing import NDArray
 
 from automl_prune.candidate import Candidate, GroupChoice
 from automl_prune.channels import ChannelGraph
-from automl_prune.costs import CostModel, cost_metrics
+from automl_prune.costs import CostModel
 from automl_prune.errors import BudgetError, ConfigError
-from automl_prune.projection.allocation import greedy_widths, knapsack_widths, total
+from automl_prune.projection.allocator import Allocator
 from automl_prune.projection.allowed import AllowedWidths, Widths
 from automl_prune.projection.stages import stages_of
-from automl_prune.projection.widening import Widening
-from automl_prune.projection.width_errors import WidthErrors, errors_of_scores
+from automl_prune.projection.width_errors import WidthErrors
 from automl_prune.registry import nearest
 from automl_prune.space import FloatParameter, Parameter, Space
 
 
 class Projector:
-    """Maps points of a space to candidates within the budget. Deterministic, immutable, changes no argument.
+    """Maps points of a space to candidates within the budget. Deterministic, changes no argument.
 
-    A point gives every group g a weight ``I_g ** importance_exponent * exp(residual_g)`` (of its stage, where the
-    space says so, and with a slope over depth), and the group
-    wants to keep the fraction ``scale * weight`` of its channels, rounded to the nearest allowed width.
+    A point gives every group g a weight ``F_g * I_g ** importance_exponent * exp(residual_g)`` (of its stage, where the
+    space says so, and with a slope over depth), and the group wants to keep the fraction ``scale * weight`` of its
+    channels, rounded to the nearest allowed width. ``F_g`` is the fraction that the point's allocation keeps at the
+    target (``Allocator``), so that each of these is a point too.
     The scale is the greatest at which the cost meets the target; what rounding leaves over then goes to
     single groups, one step at a time, to the one whose fraction falls shortest of its next width first.
-    So no group of the result can be raised by a step within the target and the budgets, and a larger
-    target never gives a cheaper candidate, where costs grow with every width; where they do not, no group of the
-    result can be raised to any wider width (``widening``).
+    So no group of the result can be raised by a step within the target and the budgets, and with one allocation's
+    fractions a larger target never gives a cheaper candidate, where costs grow with every width; where they do not, no
+    group of the result can be raised to any wider width (``widening``).
 
     In a space of coefficients (SPDY: Frantar & Alistarh 2022, arXiv:2201.13096, section 3.3) a point gives every
     group's error (``errors_of_scores``) a factor ``exp(coefficient_g)``, and the widths are those of least sum
@@ -75,26 +75,20 @@ class Projector:
         self._names = tuple(self._dense)
         self._stages = stages_of(graph)
         self._units = [self._stages[n] if space.scope == "stage" else n for n in self._names]
-        self._limits = dict(limits)
         self._costs: dict[str, CostModel] = {**graph.cost_models, **(costs or {})}
         _check_known(self._costs, limits)
+        self._first = self._costs[next(iter(limits))]
         widths = allowed or {name: limit.widths() for name, limit in space.limits(graph.groups).items()}
         self._allowed = AllowedWidths(tuple(widths[name] for name in self._names))
-        self._scores = {name: dict(scores[name]) for name in space.criteria}
-        self._score_errors = {name: errors_of_scores(mine) for name, mine in self._scores.items()}
+        mine = {name: dict(scores[name]) for name in space.criteria}
+        self._allocator = Allocator(self._names, self._allowed, self._costs, limits, mine)
         self._importance = {name: self._importances(scores[name]) for name in space.criteria}
-        metric = next(iter(self._limits))
-        self._first = self._costs[metric]
-        self._widening = Widening(self._allowed, self._costs, self._limits)
-        self._cheapest = self._reached()
-        self._floor = float(self._first.evaluate(self._cheapest))
-        self._ceiling = min(self._limits[metric], float(self._first.evaluate(self._allowed.highest)))
 
     @property
     def parameters(self) -> tuple[Parameter, ...]:
         """The space's parameters for this graph, without targets below what the narrowest widths cost."""
         found = self._space.parameters(self._names, self._stages)
-        least = min(1.0, self._floor / self._ceiling)
+        least = min(1.0, self._allocator.floor / self._allocator.ceiling)
         return tuple(
             replace(parameter, low=max(parameter.low, least))
             if isinstance(parameter, FloatParameter) and parameter.name == "target_cost"
@@ -104,8 +98,7 @@ class Projector:
 
     def reachable(self) -> dict[str, tuple[float, float]]:
         """Least and greatest cost by metric that the space's width limits allow, the budget apart."""
-        least = self._widening.least()
-        return {m: (least[m], float(self._costs[m].evaluate(self._allowed.highest))) for m in self._limits}
+        return self._allocator.reachable()
 
     def network(self) -> dict[str, tuple[float, ...]]:
         """What is known of the layers behind each group's or stage's parameter, for strategies that learn from it.
@@ -128,6 +121,8 @@ class Projector:
             found[parameter] = tuple(min(1.0, a + b) for a, b in zip(before, values, strict=True))
         return found
 
+    # ---- points
+
     def candidate(self, point: Mapping[str, float | str]) -> Candidate:
         """The candidate of a point, within every budget; a target out of reach gives the narrowest widths.
 
@@ -135,148 +130,39 @@ class Projector:
             point: A value for each of ``parameters``, no more and no less; else ``ConfigError``.
         """
         self._check_point(point)
-        criteria = self._criteria(point)
+        criteria, target = self._criteria(point), float(point["target_cost"])
         slope = float(point.get("depth_slope", 0.0)) * np.linspace(-1, 1, len(self._names))
         own = [float(point.get(f"{self._space.correction}/{unit}", 0.0)) for unit in self._units]
         correction = np.array(own) + slope
         if self._space.coefficient is not None:
-            errors = [self._errors(name)[i] * math.exp(correction[i]) for i, name in enumerate(criteria)]
-            return self._candidate(self._knapsack(errors, float(point["target_cost"])), criteria)
+            curves = self._allocator.curves(criteria)
+            weighted = [curve * math.exp(each) for curve, each in zip(curves, correction, strict=True)]
+            return self._candidate(self._allocator.knapsack(weighted, target), criteria)
         exponent = float(point.get("importance_exponent", self._space.importance_exponent[0]))
         importance = np.array([self._importance[name][i] for i, name in enumerate(criteria)])
-        raises = self._allowed.raises(importance**exponent * np.exp(correction))
-        return self._candidate(self._project(raises, self._target(float(point["target_cost"]))), criteria)
-
-    def ranked(self, criterion: str, target: float = 1.0, *, per_cost: bool = False) -> Candidate:
-        """The candidate that keeps the best channels of all groups together, within every budget.
-
-        Scores of groups are comparable since each was divided by its mean. Channels come in the steps the space
-        allows, a step at the mean score of its channels; the best steps are taken as far as they fit, then single
-        ones that still do. Uniform widths are often better (scores of shared widths do not add up): try both.
-
-        Args:
-            criterion: One of the space's; else ``ConfigError``.
-            target: Share of the first budget to spend, in (0, 1].
-            per_cost: Whether a step is worth its score per unit of the first budget's cost that a channel of its
-                group saves in the dense model, rather than its score.
-        """
-        self._check_criterion(criterion)
-        low, high = self._allowed.steps
-        values = np.empty(len(low))
-        for number, name in enumerate(self._names):
-            mine = self._allowed.group == number
-            best = np.sort(self._scores[criterion][name].double().numpy())[::-1]
-            total = np.concatenate([[0.0], np.cumsum(best)])
-            means = (total[high[mine]] - total[low[mine]]) / (high[mine] - low[mine])
-            values[mine] = means / self._saving(number) if per_cost else means
-        return self._candidate(
-            self._project(self._allowed.ordered(-values), self._target(target)), [criterion] * len(self._names)
-        )
-
-    def uniform(self, criterion: str, target: float = 1.0) -> Candidate:
-        """The candidate that keeps the same fraction of every group, within every budget.
-
-        Args:
-            criterion: One of the space's; else ``ConfigError``.
-            target: Share of the first budget to spend, in (0, 1].
-        """
-        self._check_criterion(criterion)
-        return self._candidate(self._uniform(target), [criterion] * len(self._names))
-
-    def greedy(self, criterion: str, target: float = 1.0, errors: WidthErrors | None = None) -> Candidate:
-        """Narrow, from the dense widths, what adds least error for the cost it saves (``allocation.greedy_widths``).
-
-        Args:
-            criterion: One of the space's, which chooses the channels; else ``ConfigError``.
-            target: Share of the first budget to spend, in (0, 1].
-            errors: By group and width; by default those of the criterion's scores.
-        """
-        curves, limit = self._errors(criterion, errors), self._target(target)
-        found = greedy_widths(self._first, self._allowed.by_group, curves, limit)
-        return self._candidate(self._towards(found, limit), [criterion] * len(self._names))
-
-    def knapsack(self, criterion: str, target: float = 1.0, errors: WidthErrors | None = None) -> Candidate:
-        """The widths of least summed error (``allocation.knapsack_widths``); arguments as for ``greedy``.
-
-        Found from uniform widths, and from greedy ones; of both results the one with the smaller sum.
-        """
-        curves = self._errors(criterion, errors)
-        return self._candidate(self._knapsack(curves, target), [criterion] * len(self._names))
-
-    def alike(self, candidate: Candidate, target: float = 1.0) -> Candidate:
-        """The candidate with the proportions and criteria of another one, within every budget.
-
-        Args:
-            candidate: Of the same groups, perhaps of another budget; a group that it does not name keeps all.
-            target: Share of the first budget to spend, in (0, 1].
-        """
-        default = next(iter(self._scores))
-        criteria = [c.criterion if (c := candidate.choices.get(name)) else default for name in self._names]
-        for criterion in criteria:
-            self._check_criterion(criterion)
-        widths = np.array([candidate.widths.get(name, self._dense[name]) for name in self._names], dtype=np.int64)
-        return self._candidate(self._towards(widths, self._target(target)), criteria)
-
-    def _knapsack(self, curves: Sequence[NDArray[np.float64]], target: float) -> Widths:
-        limit, allowed = self._target(target), self._allowed.by_group
-        starts = (
-            self._uniform(target),
-            self._towards(greedy_widths(self._first, allowed, curves, limit), limit),
-        )
-        found = [
-            knapsack_widths(self._first, allowed, curves, limit, start, lambda w: self._towards(w, limit))
-            for start in starts
-        ]
-        return min(found, key=lambda widths: total(curves, widths))
-
-    def _uniform(self, target: float) -> Widths:
-        return self._project(self._allowed.raises(np.ones(len(self._names))), self._target(target))
-
-    def _towards(self, widths: Widths, limit: float) -> Widths:
-        """Feasible widths in the proportions of the given ones: these themselves, and wider where they leave room."""
-        raises = self._allowed.raises(widths / self._allowed.highest)
-        return (
-            self._widening.beyond(widths, raises, limit)
-            if self._widening.fits(widths, limit)
-            else (self._project(raises, limit))
-        )
-
-    def _target(self, share: float) -> float:
-        return max(self._floor, share * self._ceiling)
-
-    def _errors(self, criterion: str, errors: WidthErrors | None = None) -> list[NDArray[np.float64]]:
-        self._check_criterion(criterion)
-        found = self._score_errors[criterion] if errors is None else errors
-        return [found[name] for name in self._names]
-
-    def _saving(self, number: int) -> float:
-        """What a channel of a group costs in the dense model, in the first budget's metric, on average."""
-        narrow = self._allowed.highest.copy()
-        narrow[number] = self._allowed.lowest[number]
-        channels = self._allowed.highest[number] - narrow[number]
-        dense = float(self._first.evaluate(self._allowed.highest))
-        saved = dense - float(self._first.evaluate(narrow))
-        return max(saved, 1e-9 * dense) / max(1, int(channels))  # a latency may not fall at all
-
-    def _candidate(self, widths: Widths, criteria: Sequence[str]) -> Candidate:
-        return Candidate(
-            {
-                name: GroupChoice(int(width), criterion)
-                for name, width, criterion in zip(self._names, widths, criteria, strict=True)
-            }
-        )
+        weights = importance**exponent * np.exp(correction)
+        allocation = str(point.get("allocation", self._space.allocations[0]))
+        if allocation == "uniform":  # all fractions are 1, not what rounding makes of them
+            return self._candidate(self._allocator.weighted(weights, target), criteria)
+        widths = self._allocator.by_name(allocation, criteria, target)
+        if not (weights == 1).all():
+            widths = self._allocator.weighted(weights * widths / self._allowed.highest, target)
+        return self._candidate(widths, criteria)
 
     def uniform_point(self, criterion: str, target: float) -> dict[str, float | str]:
-        """The point where every group keeps the same fraction; in a space of coefficients, where all are 1.
+        """The point without corrections, of uniform widths where the space has them; where coefficients, all are 1.
 
         Args:
             criterion: One of the space's, for all groups; else ``ConfigError``.
             target: Value of ``target_cost``; moved to the nearer end of its range when outside.
         """
         self._check_criterion(criterion)
+        allocations = self._space.allocations
         point: dict[str, float | str] = {}
         for parameter in self.parameters:
-            if not isinstance(parameter, FloatParameter):
+            if parameter.name == "allocation":
+                point[parameter.name] = "uniform" if "uniform" in allocations else allocations[0]
+            elif not isinstance(parameter, FloatParameter):
                 point[parameter.name] = criterion
             elif parameter.name == "target_cost":
                 point[parameter.name] = min(max(target, parameter.low), parameter.high)
@@ -295,22 +181,101 @@ class Projector:
             A point p; the space has the candidate exactly when ``self.candidate(p)`` equals it.
         """
         criterion = next((choice.criterion for choice in candidate.choices.values()), self._space.criteria[0])
-        point = self.uniform_point(criterion, target)
-        if self.candidate(point) == candidate:
-            return point
-        logs = {name: math.log(width / self._dense[name]) for name, width in candidate.widths.items()}
-        middle = (max(logs.values()) + min(logs.values())) / 2
+        plain = self.uniform_point(criterion, target)
+        names = self._space.allocations if "allocation" in plain else ()
+        starts = [{**plain, "allocation": name} for name in names] or [plain]
+        found = [self.candidate(start) for start in starts]
+        if candidate in found:
+            return starts[found.index(candidate)]
+        wanted = np.array([candidate.widths.get(name, self._dense[name]) for name in self._names])
+        bases = [  # what the weights correct; of uniform widths the fractions are 1, not what rounding makes of them
+            self._dense if start.get("allocation", "uniform") == "uniform" else its.widths
+            for start, its in zip(starts, found, strict=True)
+        ]
+        logs = [np.log(wanted / [base[name] for name in self._names]) for base in bases]
+        closest = min(range(len(starts)), key=lambda number: float(np.ptp(logs[number])))
+        point, mine = starts[closest], logs[closest] - (logs[closest].max() + logs[closest].min()) / 2
         for parameter in self.parameters:
             kind, _, unit = parameter.name.partition("/")
             if isinstance(parameter, FloatParameter) and kind == "residual":
-                mine = [logs[name] - middle for name, its in zip(self._names, self._units, strict=True) if its == unit]
-                point[parameter.name] = min(parameter.high, max(parameter.low, sum(mine) / len(mine)))
+                its = [log for log, each in zip(mine.tolist(), self._units, strict=True) if each == unit]
+                point[parameter.name] = min(parameter.high, max(parameter.low, sum(its) / len(its)))
         return point
 
-    def _project(self, raises: NDArray[np.int64], target: float) -> Widths:
-        """The widths after as many ``raises`` (groups, in order) as target and budgets allow, shape (groups,)."""
-        found = self._widening.along(raises, target)
-        return self._widening.beyond(self._cheapest, raises, target) if found is None else found
+    # ---- allocations with one criterion for all groups
+
+    def uniform(self, criterion: str, target: float = 1.0) -> Candidate:
+        """The candidate that keeps the same fraction of every group, within every budget.
+
+        Args:
+            criterion: One of the space's; else ``ConfigError``.
+            target: Share of the first budget to spend, in (0, 1].
+        """
+        return self._candidate(self._allocator.uniform(target), self._everywhere(criterion))
+
+    def ranked(self, criterion: str, target: float = 1.0, *, per_cost: bool = False) -> Candidate:
+        """The candidate that keeps the best channels of all groups together, within every budget.
+
+        Scores of groups are comparable since each was divided by its mean. Channels come in the steps the space
+        allows, a step at the mean score of its channels; the best steps are taken as far as they fit, then single
+        ones that still do. Uniform widths are often better (scores of shared widths do not add up): try both.
+
+        Args:
+            criterion: One of the space's; else ``ConfigError``.
+            target: Share of the first budget to spend, in (0, 1].
+            per_cost: Whether a step is worth its score per unit of the first budget's cost that a channel of its
+                group saves in the dense model, rather than its score.
+        """
+        criteria = self._everywhere(criterion)
+        return self._candidate(self._allocator.ranked(criteria, target, per_cost=per_cost), criteria)
+
+    def greedy(self, criterion: str, target: float = 1.0, errors: WidthErrors | None = None) -> Candidate:
+        """Narrow, from the dense widths, what adds least error for the cost it saves (``allocation.greedy_widths``).
+
+        Args:
+            criterion: One of the space's, which chooses the channels; else ``ConfigError``.
+            target: Share of the first budget to spend, in (0, 1].
+            errors: By group and width; by default those of the criterion's scores.
+        """
+        criteria = self._everywhere(criterion)
+        return self._candidate(self._allocator.greedy(self._curves(criteria, errors), target), criteria)
+
+    def knapsack(self, criterion: str, target: float = 1.0, errors: WidthErrors | None = None) -> Candidate:
+        """The widths of least summed error (``allocation.knapsack_widths``); arguments as for ``greedy``.
+
+        Found from uniform widths, and from greedy ones; of both results the one with the smaller sum.
+        """
+        criteria = self._everywhere(criterion)
+        return self._candidate(self._allocator.knapsack(self._curves(criteria, errors), target), criteria)
+
+    def alike(self, candidate: Candidate, target: float = 1.0) -> Candidate:
+        """The candidate with the proportions and criteria of another one, within every budget.
+
+        Args:
+            candidate: Of the same groups, perhaps of another budget; a group that it does not name keeps all.
+            target: Share of the first budget to spend, in (0, 1].
+        """
+        default = self._space.criteria[0]
+        criteria = [c.criterion if (c := candidate.choices.get(name)) else default for name in self._names]
+        for criterion in criteria:
+            self._check_criterion(criterion)
+        widths = np.array([candidate.widths.get(name, self._dense[name]) for name in self._names], dtype=np.int64)
+        return self._candidate(self._allocator.towards(widths, target), criteria)
+
+    def _curves(self, criteria: Sequence[str], errors: WidthErrors | None) -> list[NDArray[np.float64]]:
+        return self._allocator.curves(criteria) if errors is None else [errors[name] for name in self._names]
+
+    def _everywhere(self, criterion: str) -> list[str]:
+        self._check_criterion(criterion)
+        return [criterion] * len(self._names)
+
+    def _candidate(self, widths: Widths, criteria: Sequence[str]) -> Candidate:
+        return Candidate(
+            {
+                name: GroupChoice(int(width), criterion)
+                for name, width, criterion in zip(self._names, widths, criteria, strict=True)
+            }
+        )
 
     def _importances(self, scores: Mapping[str, torch.Tensor]) -> NDArray[np.float64]:
         """The importance of every group, shape (groups,); all ones where the groups do not differ."""
@@ -341,29 +306,6 @@ class Projector:
             value = point[parameter.name]
             if isinstance(parameter, FloatParameter) and (isinstance(value, str) or not math.isfinite(value)):
                 raise ConfigError(f"point: {parameter.name} is {value!r}; give a finite number")
-
-    def _reached(self) -> Widths:
-        """The cheapest widths within all budgets.
-
-        Raises:
-            BudgetError: There are none.
-        """
-        found = self._widening.cheapest()
-        if found is not None:
-            return found
-        dense = {metric: float(self._costs[metric].evaluate(self._allowed.highest)) for metric in self._limits}
-        problems = [
-            f"budget {metric} <= {cost_metrics[metric].show(self._limits[metric])} cannot be reached: the narrowest "
-            f"widths the search space allows cost {cost_metrics[metric].show(least)}, "
-            f"{least / dense[metric]:.2%} of the dense model"
-            for metric, (least, _) in self.reachable().items()
-            if least > self._limits[metric]
-        ]
-        together = f"the budgets {' and '.join(self._limits)} cannot be met together by widths of equal fractions"
-        raise BudgetError(
-            "\n".join(problems or [together])
-            + "\nraise it, or let groups be narrower (min_width, max_prune_ratio, round_to, exclude)"
-        )
 
 
 def participation_ratio(scores: torch.Tensor) -> float:

@@ -55,12 +55,14 @@ AFTER = (60, 150, 300)
 """Trials after which one looks."""
 SPACES = {
     "per_group": Space(target_cost=LEAST),
+    "around_uniform": Space(target_cost=LEAST, allocations=("uniform",)),
     "per_stage": Space(target_cost=LEAST, scope="stage"),
     "global_rank": Space(target_cost=LEAST, residual=0.0, depth_slope=0.5),
     "coefficients": Space(target_cost=LEAST, coefficient=2.0),
     "stage_coefficients": Space(target_cost=LEAST, coefficient=2.0, scope="stage", depth_slope=1.0),
 }
-"""Those of ``search_spaces/`` by name, with the default criteria, and one of few coefficients."""
+"""Those of ``search_spaces/`` by name, with the default criteria, one that starts from uniform widths alone, and one of
+few coefficients."""
 
 
 class Problem:

@@ -61,7 +61,7 @@ class Problem:
     def projector(self) -> Projector:
         return Projector(self.graph, self.space, self.limits, self.scores)
 
-    def widths(self, **point: float) -> dict[str, int]:
+    def widths(self, **point: float | str) -> dict[str, int]:
         return self.projector().candidate({**self.point, **point}).widths
 
     def cost(self, metric: str, widths: Mapping[str, int]) -> float:

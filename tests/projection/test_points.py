@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -21,6 +23,7 @@ from tests.projection.problems import Problem, chain, even, problems, projector,
         ({"residual/conv0": float("nan")}, "residual/conv0 is nan"),
         ({"residual/conv0": "much"}, "residual/conv0 is 'much'"),
         ({"criterion": "l9"}, "'l9' is not in the search space"),
+        ({"allocation": "global rank"}, "no allocation 'global rank'.*'global'"),
     ],
 )
 def test_wrong_points_are_refused(change: dict[str, float | str], message: str) -> None:
@@ -33,7 +36,9 @@ def test_wrong_points_are_refused(change: dict[str, float | str], message: str) 
 
 def test_missing_values_are_refused() -> None:
     graph = chain([8, 8])
-    with pytest.raises(ConfigError, match="no value for importance_exponent, residual/conv0, residual/conv1"):
+    with pytest.raises(
+        ConfigError, match="no value for allocation, importance_exponent, residual/conv0, residual/conv1"
+    ):
         projector(graph, {"macs": 1e9}).candidate({"target_cost": 1.0})
 
 
@@ -58,7 +63,7 @@ def test_uniform_widths_are_those_of_the_uniform_point(problem: Problem, target:
 def test_the_point_near_a_candidate_gives_it_where_residuals_reach_it() -> None:
     graph = chain([16, 16, 16])
     limits = {"macs": 0.5 * graph.dense_costs["macs"]}
-    wide, narrow = projector(graph, limits, residual=3.0), projector(graph, limits, residual=0.1)
+    wide, narrow = (projector(graph, limits, residual=reach, allocations=["uniform"]) for reach in (3.0, 0.1))
     steep = {"conv0": np.linspace(9, 0, 17), "conv1": np.linspace(1, 0, 17), "conv2": np.linspace(2, 0, 17)}
     candidate = wide.greedy("l1", 1.0, steep)
     assert max(candidate.widths.values()) > 1.5 * min(candidate.widths.values())
@@ -66,6 +71,64 @@ def test_the_point_near_a_candidate_gives_it_where_residuals_reach_it() -> None:
     near = narrow.point_near(candidate, 1.0)
     assert narrow.candidate(near) != candidate
     assert {abs(float(near[f"residual/{name}"])) for name in graph.widths} <= {0.1}
+
+
+def uneven(widths: list[int], **values: Any) -> Projector:
+    """A projector whose allocations all differ."""
+    graph, random = chain(widths), np.random.default_rng(0)
+    scores = {
+        name: {group.name: torch.from_numpy(random.gamma(shape, size=group.width) + 1e-9) for group in graph.groups}
+        for name, shape in (("l1", 0.5), ("l2", 2.0))
+    }
+    scores = {name: {group: each / each.mean() for group, each in mine.items()} for name, mine in scores.items()}
+    limits = {"macs": 0.5 * graph.dense_costs["macs"]}
+    return Projector(graph, space(criteria=["l1", "l2"], **values), limits, scores)
+
+
+@pytest.mark.parametrize("target", [1.0, 0.8])
+@pytest.mark.parametrize("criterion", ["l1", "l2"])
+def test_every_allocation_is_a_point_and_found_as_one(criterion: str, target: float) -> None:
+    found = uneven([32, 48, 32, 64])
+    made = {
+        "uniform": found.uniform(criterion, target),
+        "global": found.ranked(criterion, target),
+        "greedy": found.greedy(criterion, target),
+        "knapsack": found.knapsack(criterion, target),
+    }
+    assert len({candidate.digest for candidate in made.values()}) >= 3, "they differ"
+    for allocation, candidate in made.items():
+        point = {**found.uniform_point(criterion, target), "allocation": allocation}
+        assert found.candidate(point) == candidate
+        assert found.candidate(found.point_near(candidate, target)) == candidate
+
+
+@pytest.mark.parametrize("allocation", ["uniform", "global", "greedy", "knapsack"])
+def test_residuals_correct_what_an_allocation_gives(allocation: str) -> None:
+    found = uneven([32, 48, 32, 64])
+    start = {**found.uniform_point("l1", 1.0), "allocation": allocation}
+    widths = {value: found.candidate({**start, "residual/conv1": value}).widths for value in (-0.4, 0.0, 0.4)}
+    assert widths[-0.4]["conv1"] < widths[0.0]["conv1"] < widths[0.4]["conv1"]
+    given = widths[0.0]["conv0"] / widths[0.0]["conv3"]
+    for value in (-0.4, 0.4):
+        assert widths[value]["conv0"] / widths[value]["conv3"] == pytest.approx(given, rel=0.1), "as before"
+
+
+def test_a_group_is_allocated_by_its_own_criterion() -> None:
+    found = uneven([32, 48, 32, 64], criterion_scope="group")
+    point = {**found.uniform_point("l1", 1.0), "allocation": "global"}
+    mixed = {**point, "criterion/conv1": "l2"}
+    assert found.candidate(point) == found.ranked("l1")
+    candidate = found.candidate(mixed)
+    assert candidate.choices["conv1"].criterion == "l2"
+    assert candidate.widths != found.ranked("l1").widths
+
+
+def test_one_allocation_is_no_choice() -> None:
+    found = uneven([32, 48, 32, 64], allocations=["greedy"])
+    point = found.uniform_point("l1", 1.0)
+    assert "allocation" not in point
+    assert found.candidate(point) == found.greedy("l1")
+    assert uneven([8, 8], allocations=["greedy", "global"]).uniform_point("l1", 1.0)["allocation"] == "greedy"
 
 
 def test_the_network_behind_each_parameter_by_hand() -> None:
@@ -101,7 +164,7 @@ def test_a_stage_has_one_correction_and_depth_a_slope() -> None:
     found = projector(graph, {"macs": 0.4 * graph.dense_costs["macs"]}, scope="stage", depth_slope=0.5)
     even_point = found.uniform_point("l1", 1.0)
     assert set(even_point) == {
-        "target_cost", "importance_exponent", "depth_slope", "residual/stage1", "residual/stage2",
+        "target_cost", "allocation", "importance_exponent", "depth_slope", "residual/stage1", "residual/stage2",
     }  # fmt: skip
     wide = found.candidate({**even_point, "residual/stage2": 0.4}).widths
     assert wide["conv0"] < wide["conv2"]

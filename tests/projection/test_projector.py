@@ -36,9 +36,8 @@ def test_no_group_can_be_raised_by_a_step(problem: Problem) -> None:
 def test_a_larger_target_never_gives_a_cheaper_candidate(problem: Problem, other: float) -> None:
     metric = next(iter(problem.limits))
     low, high = sorted([float(problem.point["target_cost"]), other])
-    assert problem.cost(metric, problem.widths(target_cost=low)) <= problem.cost(
-        metric, problem.widths(target_cost=high)
-    )
+    few, more = (problem.widths(allocation="uniform", target_cost=target) for target in (low, high))
+    assert problem.cost(metric, few) <= problem.cost(metric, more)
 
 
 @given(problems())
@@ -70,7 +69,7 @@ def test_widths_are_those_of_the_greatest_common_scale_or_wider(problem: Problem
     )
     scales = [0.0, *((a + b) / 2 for a, b in pairwise(changes) if b - a > 1e-9 * b), *(2 * c for c in changes[-1:])]
     feasible = [widths for widths in map(rounded, scales) if problem.meets(widths)]
-    widths = problem.widths()
+    widths = problem.widths(allocation="uniform")
     for below in feasible:
         assert all(widths[name] >= below[name] for name in widths)
 
