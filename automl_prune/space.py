@@ -105,7 +105,8 @@ class Space(_Strict):
         criterion_scope: One criterion for all groups, or one for each.
         target_cost: Least share of the budget a candidate spends, in (0, 1]; the greatest is 1.
         allocations: What candidates start from, one for each: the fractions that ``importance_exponent`` and
-            ``residual`` correct. With ``uniform`` among them, every uniform pruning is a point of the space.
+            ``residual`` correct. All but ``uniform`` go by the first criterion's scores, whichever criterion chooses
+            the channels. With ``uniform`` among them, every uniform pruning is a point of the space.
         importance_exponent: Range of the exponent of a group's importance. It contains 0, where importance has no say.
         residual: Half-width of the natural logarithm of each group's correction factor; 0 for none.
         coefficient: Half-width of the natural logarithm of each group's coefficient. With one, widths are those of

@@ -28,7 +28,7 @@ class Projector:
     A point gives every group g a weight ``F_g * I_g ** importance_exponent * exp(residual_g)`` (of its stage, where the
     space says so, and with a slope over depth), and the group wants to keep the fraction ``scale * weight`` of its
     channels, rounded to the nearest allowed width. ``F_g`` is the fraction that the point's allocation keeps at the
-    target (``Allocator``), so that each of these is a point too.
+    target by the space's first criterion (``Allocator``), whichever criterion then chooses the channels.
     The scale is the greatest at which the cost meets the target; what rounding leaves over then goes to
     single groups, one step at a time, to the one whose fraction falls shortest of its next width first.
     So no group of the result can be raised by a step within the target and the budgets, and with one allocation's
@@ -144,7 +144,7 @@ class Projector:
         allocation = str(point.get("allocation", self._space.allocations[0]))
         if allocation == "uniform":  # all fractions are 1, not what rounding makes of them
             return self._candidate(self._allocator.weighted(weights, target), criteria)
-        widths = self._allocator.by_name(allocation, criteria, target)
+        widths = self._allocator.by_name(allocation, self._everywhere(self._space.criteria[0]), target)
         if not (weights == 1).all():
             widths = self._allocator.weighted(weights * widths / self._allowed.highest, target)
         return self._candidate(widths, criteria)

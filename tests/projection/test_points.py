@@ -86,18 +86,17 @@ def uneven(widths: list[int], **values: Any) -> Projector:
 
 
 @pytest.mark.parametrize("target", [1.0, 0.8])
-@pytest.mark.parametrize("criterion", ["l1", "l2"])
-def test_every_allocation_is_a_point_and_found_as_one(criterion: str, target: float) -> None:
+def test_every_allocation_is_a_point_and_found_as_one(target: float) -> None:
     found = uneven([32, 48, 32, 64])
     made = {
-        "uniform": found.uniform(criterion, target),
-        "global": found.ranked(criterion, target),
-        "greedy": found.greedy(criterion, target),
-        "knapsack": found.knapsack(criterion, target),
+        "uniform": found.uniform("l1", target),
+        "global": found.ranked("l1", target),
+        "greedy": found.greedy("l1", target),
+        "knapsack": found.knapsack("l1", target),
     }
     assert len({candidate.digest for candidate in made.values()}) >= 3, "they differ"
     for allocation, candidate in made.items():
-        point = {**found.uniform_point(criterion, target), "allocation": allocation}
+        point = {**found.uniform_point("l1", target), "allocation": allocation}
         assert found.candidate(point) == candidate
         assert found.candidate(found.point_near(candidate, target)) == candidate
 
@@ -113,14 +112,14 @@ def test_residuals_correct_what_an_allocation_gives(allocation: str) -> None:
         assert widths[value]["conv0"] / widths[value]["conv3"] == pytest.approx(given, rel=0.1), "as before"
 
 
-def test_a_group_is_allocated_by_its_own_criterion() -> None:
-    found = uneven([32, 48, 32, 64], criterion_scope="group")
-    point = {**found.uniform_point("l1", 1.0), "allocation": "global"}
-    mixed = {**point, "criterion/conv1": "l2"}
-    assert found.candidate(point) == found.ranked("l1")
-    candidate = found.candidate(mixed)
-    assert candidate.choices["conv1"].criterion == "l2"
-    assert candidate.widths != found.ranked("l1").widths
+@pytest.mark.parametrize("change", [{"criterion": "l2"}, {"criterion/conv1": "l2"}])
+def test_widths_are_allocated_by_the_first_criterion_whichever_chooses_the_channels(change: dict[str, str]) -> None:
+    scope = "group" if "criterion/conv1" in change else "all"
+    found = uneven([32, 48, 32, 64], criterion_scope=scope, importance_exponent=[0, 0])
+    point = {**found.uniform_point("l1", 1.0), "allocation": "knapsack"}
+    changed = found.candidate({**point, **change})
+    assert found.candidate(point).widths == changed.widths != found.knapsack("l2").widths
+    assert changed.choices["conv1"].criterion == "l2"
 
 
 def test_one_allocation_is_no_choice() -> None:
