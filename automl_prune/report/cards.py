@@ -74,7 +74,7 @@ def _card(data: ReportData, row: TrialRow, finalist: FrontRow | None, names: Map
     chosen = ", chosen" if data.answer.row is not None and data.answer.row.trial == row.trial.number else ""
     return {
         "about": f"{row.trial.origin}, {status}{chosen}",
-        "facts": [*_facts(data, evaluation, finalist), ("criterion × groups", row.criteria)],
+        "facts": [*_facts(data, evaluation, finalist), ("criterion × groups", row.criteria), *_start(row.trial)],
         "kept": [keep(evaluation.candidate, name, dense) for name, dense in widths.items()],
         "criteria": _criteria(evaluation.candidate, widths, names),
         "exportable": bool(row.trial.feasible),
@@ -99,6 +99,12 @@ def _facts(data: ReportData, evaluation: Evaluation, finalist: FrontRow | None) 
     if finalist is not None and finalist.efficiency is not None:
         facts.append(("efficiency", factor(finalist.efficiency)))
     return facts
+
+
+def _start(trial: TrialRecord) -> list[tuple[str, str]]:
+    """What the widths were corrected from, where the search proposed them and had a choice."""
+    allocation = trial.point.get("allocation")
+    return [("widths corrected from", f"{allocation} ones")] if trial.origin == "search" and allocation else []
 
 
 def _files(data: ReportData, trial: TrialRecord) -> dict[str, Any]:

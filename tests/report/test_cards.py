@@ -31,6 +31,15 @@ def test_a_card_holds_scores_costs_widths_and_criteria(make_record: MakeRecord) 
     assert len(json.dumps(found)) < 1000 * len(found), "5000 of them must fit a page"
 
 
+def test_a_card_says_what_the_search_corrected(make_record: MakeRecord) -> None:
+    record = make_record()
+    trials = tuple(replace(trial, point={**trial.point, "allocation": "knapsack"}) for trial in record.trials)
+    found = cards(collect(replace(record, trials=trials), Path("runs/x")))
+    origins = {trial.number: trial.origin for trial in trials if trial.evaluation}
+    said = {number: dict(card["facts"]).get("widths corrected from") for number, card in found.items()}
+    assert said == {number: "knapsack ones" if origin == "search" else None for number, origin in origins.items()}
+
+
 def test_a_group_without_a_choice_keeps_everything(make_record: MakeRecord) -> None:
     record = make_record(finalists=0)
     first = record.trials[0]
