@@ -7,8 +7,8 @@
 A study for each search space, strategy and seed, without any training (rung 0), scored on 2000 validation images.
 Criteria are those of the default space in all. All studies of a space start from the same baselines, which have a row.
 No strategy knows how long a study will be, so what it found after fewer trials is read off the same study. The best
-model within each budget is scored on all test images, on which nothing was chosen. Plans that an earlier study of the
-same process has scored are not scored again. Studies lie in ``runs/benchmarks/strategies`` and are resumed: more
+model within each budget is scored on all test images, on which nothing was chosen. Plans that an earlier study has
+scored are not scored again. Studies lie in ``runs/benchmarks/strategies`` and are resumed: more
 trials or seeds add to what is there. ``results/strategies.json`` and its table are written after every study.
 """
 
@@ -18,7 +18,7 @@ import argparse
 import shutil
 import statistics
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -30,6 +30,7 @@ import automl_prune as ap
 from automl_prune.candidate import Candidate
 from automl_prune.checkpoints import load_weights
 from automl_prune.config import Config
+from automl_prune.errors import StudyError
 from automl_prune.evaluation import Evaluation, Evaluator, score
 from automl_prune.evaluation.evaluator import Climb
 from automl_prune.files import read_json, write_json, write_text
@@ -40,6 +41,8 @@ from automl_prune.session import Session, choose_device, environment
 from automl_prune.space import Space
 from automl_prune.study.directory import RunDirectory
 from automl_prune.study.record import StudyRecord
+from automl_prune.study.runner import read_study
+from automl_prune.study.storage import open_storage
 from automl_prune.study.strategies import strategies
 from automl_prune.tasks.bounded import BoundedValidation
 from automl_prune.view import Silent
@@ -55,14 +58,15 @@ AFTER = (60, 150, 300)
 """Trials after which one looks."""
 SPACES = {
     "per_group": Space(target_cost=LEAST),
+    "near": Space(target_cost=LEAST, residual=0.15),
     "around_uniform": Space(target_cost=LEAST, allocations=("uniform",)),
     "per_stage": Space(target_cost=LEAST, scope="stage"),
     "global_rank": Space(target_cost=LEAST, residual=0.0, depth_slope=0.5),
     "coefficients": Space(target_cost=LEAST, coefficient=2.0),
     "stage_coefficients": Space(target_cost=LEAST, coefficient=2.0, scope="stage", depth_slope=1.0),
 }
-"""Those of ``search_spaces/`` by name, with the default criteria, one that starts from uniform widths alone, and one of
-few coefficients."""
+"""Those of ``search_spaces/`` by name, with the default criteria; one that stays nearer to what it starts from, one that starts from
+uniform widths alone, and one of few coefficients."""
 
 
 class Problem:
@@ -77,7 +81,7 @@ class Problem:
         assert config.model.weights is not None
         load_weights(self.model, Path(config.model.weights))
         self.evaluation = EvaluationSection(finetune_steps=0, finalists=0)
-        self.known: dict[str, Evaluation] = {}
+        self.known = _scored(STUDIES / name)
         self.session: Session | None = None
 
     def study(self, space: str, strategy: str, seed: int, trials: int) -> StudyRecord:
@@ -111,6 +115,16 @@ class Problem:
         candidate = next(e.candidate for t, e in completed(record) if t.number == trial)
         evaluator = self.session.evaluator
         return score(evaluator.compress(evaluator.plan(candidate)), self.whole, "test", self.device).value
+
+
+def _scored(folder: Path) -> dict[str, Evaluation]:
+    """What studies in a folder have scored, by plan."""
+    found = {}
+    for path in sorted(folder.glob("*/study.journal")):
+        with suppress(StudyError):  # none was begun
+            record = read_study(open_storage(None, path.parent.resolve()), "study")
+            found |= {e.plan_digest: e for _, e in completed(record)}
+    return found
 
 
 @contextmanager
