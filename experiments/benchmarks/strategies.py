@@ -65,8 +65,8 @@ SPACES = {
     "coefficients": Space(target_cost=LEAST, coefficient=2.0),
     "stage_coefficients": Space(target_cost=LEAST, coefficient=2.0, scope="stage", depth_slope=1.0),
 }
-"""Those of ``search_spaces/`` by name, with the default criteria; one that stays nearer to what it starts from, one that
-starts from uniform widths alone, and one of few coefficients."""
+"""Those of ``search_spaces/`` by name, with the default criteria; one that stays nearer to what it starts from, one
+that starts from uniform widths alone, and one of few coefficients."""
 
 
 class Problem:
