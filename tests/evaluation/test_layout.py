@@ -62,7 +62,8 @@ class Convolutions(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = self.last(self.up(self.norm(self.depthwise(self.first(x)))))
-        return self.volume(y.unsqueeze(1))
+        outputs: torch.Tensor = self.volume(y.unsqueeze(1))
+        return outputs
 
 
 def test_inference_computes_the_same_faster_and_puts_everything_back() -> None:
