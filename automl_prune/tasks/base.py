@@ -67,7 +67,7 @@ class Score:
     hits: str = field(default="", repr=False)
 
     def __post_init__(self) -> None:
-        if self.hits and len(self.hits) != 4 * math.ceil(math.ceil(self.samples / 8) / 3):
+        if self.hits and len(self._packed()) != math.ceil(self.samples / 8):
             raise ValueError(f"a score of {self.samples} samples comes with the hits of other ones")
 
     @classmethod
@@ -96,8 +96,10 @@ class Score:
         """1 for every sample that is right and 0 for the others, shape (samples,); None where ``hits`` is empty."""
         if not self.hits:
             return None
-        packed = np.frombuffer(base64.b64decode(self.hits, validate=True), np.uint8)
-        return np.unpackbits(packed, count=self.samples).astype(np.float64)
+        return np.unpackbits(np.frombuffer(self._packed(), np.uint8), count=self.samples).astype(np.float64)
+
+    def _packed(self) -> bytes:
+        return base64.b64decode(self.hits, validate=True)
 
     def error_against(self, other: Score) -> float | None:
         """Standard error of the difference to another model's score on the same samples; None where not known.

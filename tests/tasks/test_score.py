@@ -30,7 +30,7 @@ def test_hits_of_other_samples_are_refused() -> None:
     with pytest.raises(ValueError, match="300 samples comes with the hits of other ones"):
         Score(0.5, 300, 0.01, hits)
     with pytest.raises(ValueError, match="base64"):
-        _ = Score(0.5, 100, 0.01, "!" + hits[1:]).right
+        Score(0.5, 100, 0.01, "!" + hits[1:])
 
 
 def test_large_splits_keep_no_hits(monkeypatch: pytest.MonkeyPatch) -> None:
