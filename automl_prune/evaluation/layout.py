@@ -43,7 +43,7 @@ def inference(model: nn.Module) -> Iterator[None]:
     """The model ready to be asked, for the block: in evaluation mode, without gradients, in its fastest format.
 
     On a CPU two-dimensional convolutions are in ``channels_last``, which oneDNN computes faster or as fast: ResNet-20
-    by a tenth, MobileNetV2 by 40 %, SqueezeNet by half. (Its fault in the backward pass does not concern this: 6000
+    by a tenth, MobileNetV2 by a third, SqueezeNet by half. (Its fault in the backward pass does not concern this: 6000
     random convolutions give what double precision gives.) Modes and formats are as before when the block ends.
     """
     convolutions = [m for m in model.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]

@@ -43,8 +43,7 @@ class Estimate:
         seeds: How many.
         std: Sample standard deviation over the seeds; None with one seed.
         variances: Independent parts of the variance of ``value``; empty when nothing is known.
-        right: How many of the seeds were right on each sample, as a fraction, shape (samples,); None where a score
-            does not know.
+        scores: What it is the mean of; empty for a difference.
         paired: Of a difference, whether it was taken sample by sample.
     """
 
@@ -52,7 +51,7 @@ class Estimate:
     seeds: int
     std: float | None
     variances: tuple[Variance, ...]
-    right: NDArray[np.float64] | None = field(default=None, compare=False, repr=False)
+    scores: tuple[Score, ...] = field(default=(), compare=False, repr=False)
     paired: bool = False
 
     @classmethod
@@ -68,7 +67,7 @@ class Estimate:
         errors = [score.standard_error for score in scores if score.standard_error is not None]
         if len(errors) == len(scores):
             variances.append(Variance("data", statistics.fmean(error**2 for error in errors), math.inf))
-        return cls(statistics.fmean(values), len(values), std, tuple(variances), _mean_right(scores))
+        return cls(statistics.fmean(values), len(values), std, tuple(variances), tuple(scores))
 
     def minus(self, other: Estimate) -> Estimate:
         """The difference of two estimates on one split.
@@ -78,14 +77,23 @@ class Estimate:
         Training runs are always taken as independent.
         """
         variances = [*self.variances, *other.variances]
-        paired = self.right is not None and other.right is not None and len(self.right) == len(other.right)
+        ours, theirs = self.right(), other.right()  # decoded here alone: a report has thousands of estimates
+        paired = ours is not None and theirs is not None and len(ours) == len(theirs)
         if paired:
-            assert self.right is not None
-            assert other.right is not None
+            assert ours is not None
+            assert theirs is not None
             variances = [variance for variance in variances if variance.source != "data"]
-            variances.append(Variance("data", paired_variance(self.right, other.right), math.inf))
+            variances.append(Variance("data", paired_variance(ours, theirs), math.inf))
         seeds = min(self.seeds, other.seeds)
         return Estimate(self.value - other.value, seeds, None, tuple(variances), paired=paired)
+
+    def right(self) -> NDArray[np.float64] | None:
+        """The fraction of the scores that are right on each sample, shape (samples,); None where one cannot say."""
+        known = [right for score in self.scores if (right := score.right) is not None]
+        if not known or len(known) < len(self.scores) or len({len(right) for right in known}) > 1:
+            return None
+        mean: NDArray[np.float64] = np.stack(known).mean(axis=0)
+        return mean
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -117,14 +125,6 @@ class Estimate:
         total = sum(variance.value for variance in self.variances)
         spread = sum(variance.value**2 / variance.degrees for variance in self.variances)
         return total**2 / spread if spread > 0 else math.inf
-
-
-def _mean_right(scores: Sequence[Score]) -> NDArray[np.float64] | None:
-    known = [right for score in scores if (right := score.right) is not None]
-    if len(known) < len(scores) or len({len(right) for right in known}) > 1:
-        return None
-    mean: NDArray[np.float64] = np.stack(known).mean(axis=0)
-    return mean
 
 
 def t_quantile(degrees: float, level: float = LEVEL) -> float:

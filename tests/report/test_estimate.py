@@ -118,4 +118,4 @@ def test_scores_of_other_samples_are_taken_as_independent() -> None:
     gain = ours.minus(theirs)
     assert not gain.paired
     assert gain.standard_error == pytest.approx(math.hypot(ours.standard_error or 0, theirs.standard_error or 0))
-    assert Estimate.of([Score.of_hits(torch.arange(500) < 450), Score(0.9, 500, 0.01)]).right is None
+    assert Estimate.of([Score.of_hits(torch.arange(500) < 450), Score(0.9, 500, 0.01)]).right() is None

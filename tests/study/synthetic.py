@@ -181,3 +181,17 @@ def work(
         slow,
         lambda event: note("events", f"{event.kind} {event.trial}"),
     )
+
+
+class Evaluator:
+    """Evaluates, remembers what it was asked, and raises what it is told to at some call."""
+
+    def __init__(self, failures: dict[int, BaseException] | None = None) -> None:
+        self.calls: list[tuple[str, int]] = []
+        self._failures = failures or {}
+
+    def __call__(self, candidate: Candidate, seed: int, climb: Climb) -> Evaluation:
+        self.calls.append((candidate.digest, seed))
+        if len(self.calls) in self._failures:
+            raise self._failures[len(self.calls)]
+        return evaluate(candidate, seed, climb)
