@@ -210,7 +210,8 @@ def _table(studies: list[dict[str, Any]]) -> str:
         lines += ["", f"## {model}, {trials} trials", ""]
         lines += [f"| space, strategy | seeds | hypervolume | {' | '.join(f'{b:.1%} of the MACs' for b in BUDGETS)} |"]
         lines += ["|---|---|---|" + "---|" * len(BUDGETS)]
-        lines.append(_row("baselines alone", [mine[0]["after"][trials]], "baselines", "baseline"))
+        of_seeds = {study["seed"]: study["after"][trials] for study in reversed(mine)}
+        lines.append(_row("baselines alone", list(of_seeds.values()), "baselines", "baseline"))
         for space, strategy in product(SPACES, strategies):
             its = [s["after"][trials] for s in mine if (s["space"], s["strategy"]) == (space, strategy)]
             lines += [_row(f"{space}, {strategy}", its, "all", "all")] if its else []
