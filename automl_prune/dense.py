@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -13,7 +14,7 @@ from automl_prune.checkpoints import load_weights
 from automl_prune.config import Config
 from automl_prune.errors import CheckpointError
 from automl_prune.evaluation import score
-from automl_prune.files import save_tensors
+from automl_prune.files import save_tensors, tensors_digest
 from automl_prune.session import choose_device, environment
 from automl_prune.tasks import Task
 from automl_prune.training.baseline import EpochReport, Regulariser, train
@@ -24,11 +25,12 @@ def load_or_train(config: Config, task: Task, baseline: Path, view: View) -> nn.
     """The dense model a search starts from; ``baseline`` is its copy in the run directory.
 
     Raises:
-        CheckpointError: The configured weights are missing or do not fit.
+        CheckpointError: The configured weights are missing or do not fit, or the run directory has another model.
     """
     model = config.build_model()
     if baseline.is_file():
-        load_weights(model, baseline)
+        metadata = load_weights(model, baseline)
+        _check_same(config, task, model, baseline, metadata)
         return model
     if config.model.weights is None:
         train_dense(config, task, baseline, command="trained by the search", view=view)
@@ -43,6 +45,22 @@ def load_or_train(config: Config, task: Task, baseline: Path, view: View) -> nn.
     metadata = load_weights(model, weights)
     save_tensors(baseline, model.state_dict(), metadata)
     return model
+
+
+def _check_same(config: Config, task: Task, model: nn.Module, baseline: Path, metadata: Mapping[str, str]) -> None:
+    """What a run directory began with must be what the configuration asks for, as far as that can be known here."""
+    advice = "give another --run-dir, or delete what is in this one to begin anew"
+    if config.model.weights is None:
+        differing = [key for key, value in _recipe(config, task, None).items() if metadata.get(key, value) != value]
+        if differing:
+            raise CheckpointError(
+                f"{baseline} was trained with another {' and '.join(differing)} than the configuration has; {advice}"
+            )
+    elif (weights := Path(config.model.weights)).is_file():  # where the directory was copied to they may be missing
+        given = config.build_model()
+        load_weights(given, weights)
+        if tensors_digest(given.state_dict()) != tensors_digest(model.state_dict()):
+            raise CheckpointError(f"{baseline} holds another model than model.weights ({weights}) does; {advice}")
 
 
 def train_dense(

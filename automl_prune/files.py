@@ -11,6 +11,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         yield temporary
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
-        temporary.chmod(0o644)
+        temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
     sync_directory(path.parent)
 
@@ -55,8 +56,8 @@ def published(directory: Path) -> Iterator[Path]:
             directory.rename(old)
         try:
             new.rename(directory)
-        except OSError:
-            if old.exists():
+        except BaseException:  # a process that is told to stop between the two, too
+            if old.exists() and not directory.exists():
                 old.rename(directory)
             raise
     sync_directory(directory.parent)
@@ -102,6 +103,14 @@ def sweep(directory: Path) -> None:
             continue  # somebody is at work there
         finally:
             os.close(lock)
+
+
+@cache
+def _umask() -> int:
+    """What this process withholds from others in the files it makes; asking for it means setting it."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
 
 
 def sync_directory(path: Path) -> None:

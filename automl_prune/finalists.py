@@ -18,8 +18,8 @@ from automl_prune.checkpoints import Checkpoint
 from automl_prune.costs.latency import cost_of
 from automl_prune.errors import CheckpointError, ConfigError, StudyError
 from automl_prune.evaluation import FineTuning
-from automl_prune.export.bundle import export_model
-from automl_prune.files import load_tensors, save_tensors
+from automl_prune.export.bundle import MANIFEST, export_model
+from automl_prune.files import load_tensors, read_json, save_tensors
 from automl_prune.front import ParetoFront
 from automl_prune.report.measured import latency_sentence
 from automl_prune.report.table import completed, search_points
@@ -134,6 +134,9 @@ def train_finalist(
 ) -> None:
     """Fine-tune a trial's candidate with several seeds and store the scores; does nothing when that is done.
 
+    What was fine-tuned otherwise before (longer, at another rate, with more seeds) is replaced: all finalists of a
+    study are to be compared.
+
     Every run's weights are kept until the model is exported, and a checkpoint of the running one, so an interrupted
     finalist goes on where it was.
 
@@ -149,18 +152,29 @@ def train_finalist(
         study: Its name in the storage.
         view: Where progress goes.
     """
-    if any(finalist.trial == trial for finalist in record.finalists):
-        return
+    known = next((finalist for finalist in record.finalists if finalist.trial == trial), None)
+    if known is not None:
+        changed = differing(known, finetuning, seeds)
+        if not changed:
+            return
+        view.say(f"Trial {trial} was fine-tuned with other settings ({changed}); it is done anew")
     done = []
     with view.stage(f"Fine-tuning trial {trial}") as stage:
         for number in range(seeds):
             total, before = seeds * finetuning.steps, number * finetuning.steps
             on_step = _offset(stage, before, total)
             done.append(train_run(session, record, Run(trial, number, finetuning), directory, on_step, view))
-    write_finalist(storage, Finalist(trial, tuple(done)), study)
+    write_finalist(storage, Finalist(trial, tuple(done), finetuning.identity), study)
     show = session.task.metric.show
     scores = ", ".join(show(run.test.value) for run in done)
     view.say(f"Trial {trial}: test {session.task.metric.name} {scores}")
+
+
+def differing(finalist: Finalist, finetuning: FineTuning, seeds: int) -> str:
+    """What of a finalist's settings was not as it now is, in words; empty when all was, as far as is known."""
+    before = {**finalist.recipe, "steps": finalist.runs[0].steps, "seeds": len(finalist.runs)}
+    now = {**finetuning.identity, "seeds": seeds}
+    return ", ".join(f"{key} {value}, now {now[key]}" for key, value in before.items() if now.get(key) != value)
 
 
 def export_finalist(
@@ -178,13 +192,13 @@ def export_finalist(
     Raises:
         ExportError: The exported files do not compute what the torch model computes.
     """
-    if trial in dict(directory.exported()):
-        _forget_runs(directory, trial)
-        return
     finalist = next(f for f in record.finalists if f.trial == trial)
     sign = 1 if session.task.metric.higher_is_better else -1
     number = max(range(len(finalist.runs)), key=lambda n: sign * finalist.runs[n].val.value)
     candidate, run = candidate_of(record, trial), Run(trial, number, finetuning)
+    if trial in dict(directory.exported()) and _is_of(directory.model(trial), candidate, session, run):
+        _forget_runs(directory, trial)
+        return
     plan = session.evaluator.plan(candidate)
     with view.stage(f"Exporting trial {trial}") as stage:
         scored = train_run(session, record, run, directory, stage, view)
@@ -210,6 +224,14 @@ def export_finalist(
     latency = latency_sentence(cost_of(manifest["latency"]), session.limits.get("latency"))
     view.say(f"Trial {trial}: exported and verified in {directory.model(trial)}. {latency}")
     view.tell(ModelExported(str(directory.model(trial)), trial))
+
+
+def _is_of(folder: Path, candidate: Candidate, session: Session, run: Run) -> bool:
+    """Whether an exported model is that of a run: another study, or other settings, may have left one there."""
+    manifest = read_json(folder / MANIFEST)
+    recipe = {key: manifest.get("finetuning", {}).get(key) for key in run.finetuning.identity}
+    made = (manifest.get("candidate"), manifest.get("seed"), recipe)
+    return made == (candidate.to_json(), _seed(session, run), run.finetuning.identity)
 
 
 def _provenance(record: StudyRecord, trial: int, candidate: Candidate) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from automl_prune.errors import EvaluationError
 from automl_prune.evaluation import FineTuning
-from automl_prune.finalists import Ahead, Run, train_run
+from automl_prune.finalists import Ahead, Run, differing, train_run
 from automl_prune.sections import EvaluationSection
 from automl_prune.session import Session
 from automl_prune.study.directory import RunDirectory
@@ -57,7 +57,7 @@ def finalist_recipe(
         return recipe
     sweep = record.sweep
     if sweep is None or sweep.steps != recipe.steps:
-        if any(finalist.trial == trial for finalist in record.finalists):
+        if any(f.trial == trial and not differing(f, recipe, evaluation.seeds) for f in record.finalists):
             return recipe  # trained before there was a choice
         sweep = _sweep(session, record, trial, recipe, directory, view, ahead)
         write_sweep(storage, sweep, study)

@@ -10,13 +10,13 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from automl_prune.channels.group import ChannelGroup
 from automl_prune.criteria import criteria as known_criteria
 from automl_prune.errors import ConfigError
 from automl_prune.registry import nearest
+from automl_prune.yaml_file import parse as parse_yaml
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +173,11 @@ class Space(_Strict):
 
     @model_validator(mode="after")
     def _one_kind(self) -> Space:
-        besides = [name for name in ("allocations", "importance_exponent", "residual") if name in self.model_fields_set]
+        besides = [  # a study keeps the whole space, so what is given may be a default
+            name
+            for name in ("allocations", "importance_exponent", "residual")
+            if getattr(self, name) != type(self).model_fields[name].default
+        ]
         if self.coefficient is not None and besides:
             raise ValueError(f"coefficient takes the place of {' and '.join(besides)}; leave out one or the other")
         return self
@@ -188,11 +192,10 @@ class Space(_Strict):
         """
         path = Path(path)
         try:
-            value = yaml.safe_load(path.read_text(encoding="utf-8"))
+            text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"search space {path} cannot be read: {error}; give a YAML file") from error
-        except yaml.YAMLError as error:
-            raise ConfigError(f"search space {path} is not valid YAML: {error}") from error
+        value = parse_yaml(text, str(path))
         return cls.parse({} if value is None else value, source=str(path))
 
     @classmethod

@@ -123,7 +123,7 @@ def test_the_module_is_the_command() -> None:
         (["report", "none"], "none holds no study"),
         (["export", "none", "--trial", "1"], "none holds no study"),
         (["export", "none"], "either --trial N or --budget"),
-        (["retarget", "none", "--budget", "macs=0.3"], "config.yaml is missing"),
+        (["retarget", "none", "--budget", "macs=0.3"], "none holds no study"),
         (["retarget", "none", "--budget", "macs"], "--budget 'macs': write it as metric=value"),
         (["retarget", "none", "--budget", "mac=0.3"], "did you mean 'macs'"),
         (["retarget", "none"], "Missing option '--budget'"),

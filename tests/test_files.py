@@ -6,12 +6,14 @@ import errno
 import fcntl
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-from automl_prune.errors import CheckpointError
+from automl_prune.errors import CheckpointError, Interrupted
 from automl_prune.files import atomic_path, load_tensors, published, save_tensors, sweep, write_json, write_text
 from tests.study import processes
 from tests.study.processes import kill, wait_for_end, wait_until
@@ -91,8 +93,9 @@ def test_a_published_directory_is_whole_or_absent(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [target]
 
 
+@pytest.mark.parametrize("fault", [OSError("disk full"), Interrupted("stopped by SIGTERM"), KeyboardInterrupt("stop")])
 def test_the_older_directory_comes_back_when_it_cannot_be_replaced(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fault: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = tmp_path / "17"
     target.mkdir()
@@ -101,11 +104,11 @@ def test_the_older_directory_comes_back_when_it_cannot_be_replaced(
 
     def failing(self: Path, destination: Path) -> Path:
         if self.name == "new":
-            raise OSError("disk full")
+            raise fault
         return rename(self, destination)
 
     monkeypatch.setattr(Path, "rename", failing)
-    with pytest.raises(OSError, match="disk full"), published(target) as work:
+    with pytest.raises(type(fault), match=r"disk full|stop"), published(target) as work:
         (work / "a").write_text("two")
     assert (target / "a").read_text() == "one"
     assert list(tmp_path.iterdir()) == [target]
@@ -171,3 +174,15 @@ def test_place_that_was_swept_before_it_was_locked_is_made_anew(
     write_text(tmp_path / "file", "whole")
     assert swept
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_files_are_readable_by_whom_the_process_lets_read(tmp_path: Path) -> None:
+    code = (
+        "import os, pathlib; os.umask(0o077); from automl_prune.files import write_text; "
+        "write_text(pathlib.Path('x'), 'secret')"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+    assert (tmp_path / "x").stat().st_mode & 0o777 == 0o600
+    write_text(tmp_path / "y", "plain")
+    (tmp_path / "z").write_text("plain")
+    assert (tmp_path / "y").stat().st_mode == (tmp_path / "z").stat().st_mode

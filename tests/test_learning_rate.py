@@ -14,6 +14,7 @@ from automl_prune import api
 from automl_prune.errors import EvaluationError
 from automl_prune.evaluation import Evaluator, FineTuning, finetune
 from automl_prune.evaluation.evaluator import Trained
+from automl_prune.files import read_json, write_json
 from automl_prune.models import resnet8
 from automl_prune.sections import EvaluationSection
 from automl_prune.seeding import seeded
@@ -136,3 +137,33 @@ def test_records_survive_storage_and_say_what_they_rest_on() -> None:
     )
     with pytest.raises(ValueError, match="not a sweep"):
         RateSweep.from_json({"trial": 1})
+
+
+def test_finalists_of_other_settings_are_done_anew(
+    trained: nn.Module, digits_task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = _search(trained, digits_task, tmp_path)
+    finalist = first.record.finalists[0]
+    manifest = tmp_path / "models" / str(finalist.trial) / "manifest.json"
+    before = read_json(manifest)
+    counting = Counting(monkeypatch)
+    assert _search(trained, digits_task, tmp_path).record.finalists == first.record.finalists
+    assert not counting.rates, "nothing has changed"
+    longer = _search(trained, digits_task, tmp_path, epochs=1.0)
+    now = next(f for f in longer.record.finalists if f.trial == finalist.trial)
+    assert now.runs[0].steps == 2 * finalist.runs[0].steps
+    assert longer.record.sweep is not None
+    assert longer.record.sweep.steps == now.runs[0].steps, "the rate is chosen for the new length"
+    after = read_json(manifest)
+    assert (before["finetuning"]["steps"], after["finetuning"]["steps"]) == (finalist.runs[0].steps, now.runs[0].steps)
+
+
+def test_a_model_that_another_study_left_is_replaced(trained: nn.Module, digits_task: Task, tmp_path: Path) -> None:
+    finalist = _search(trained, digits_task, tmp_path).record.finalists[0]
+    manifest = tmp_path / "models" / str(finalist.trial) / "manifest.json"
+    right = read_json(manifest)
+    write_json(manifest, {**right, "candidate": {}, "accuracies": {}})
+    _search(trained, digits_task, tmp_path)
+    mended = read_json(manifest)
+    assert mended["candidate"] == right["candidate"]
+    assert mended["sha256"]["weights.safetensors"] == right["sha256"]["weights.safetensors"]

@@ -34,6 +34,7 @@ def test_every_shipped_space_is_valid(path: Path) -> None:
     space = Space.load(path)
     assert "target_cost" in {parameter.name for parameter in space.parameters(["a", "b"])}
     assert set(space.limits(groups(a=16, b=64))) == {"a", "b"}
+    assert Space.parse(space.model_dump(mode="json"), source="a study") == space, "workers get it from the study"
 
 
 def test_parameters_with_one_criterion_for_all() -> None:
@@ -184,7 +185,7 @@ def test_files_that_are_missing_or_broken(tmp_path: Path) -> None:
         Space.load(tmp_path / "none.yaml")
     broken = tmp_path / "broken.yaml"
     broken.write_text("criteria: [l1")
-    with pytest.raises(ConfigError, match=r"broken\.yaml is not valid YAML"):
+    with pytest.raises(ConfigError, match=r"broken\.yaml, line 1, column 14: not valid YAML"):
         Space.load(broken)
     binary = tmp_path / "binary.yaml"
     binary.write_bytes(b"\xff\xfe\x00\xd8")

@@ -87,7 +87,8 @@ def one_shot_config(
     view, directory = view or Silent(), RunDirectory(run_dir)
     task, space = config.build_task(), config.load_space()
     model = load_or_train(config, task, directory.baseline, view)
-    keep_config(directory, config)
+    if not directory.config.is_file():  # a search's own stays
+        keep_config(directory, config.resolved())
     return compress(
         model, task, config.parsed_budget(), criterion, widths=widths, space=space,
         recipe=_recipe(config.evaluation, sequential=sequential), directory=directory,

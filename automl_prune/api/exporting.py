@@ -54,6 +54,8 @@ def export(
     if number not in {t.number for t, _ in completed(record)}:
         known = ", ".join(str(t.number) for t, _ in completed(record)) or "none"
         raise StudyError(f"trial {number} is not a completed trial of this study; completed are: {known}")
+    if not next(t.feasible for t, _ in completed(record) if t.number == number):
+        raise StudyError(f"trial {number} is over the budget: it is never on the front and never exported")
     if not directory.config.is_file():
         raise ConfigError(f"{directory.config} is missing: the search was started from Python; export from there")
     config = Config.load(directory.config)

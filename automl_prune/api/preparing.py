@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from automl_prune.checkpoints import load_weights
 from automl_prune.config import Config
 from automl_prune.files import write_text
@@ -12,10 +15,9 @@ from automl_prune.view import View
 from automl_prune.yaml_file import to_yaml
 
 
-def keep_config(directory: RunDirectory, config: Config) -> None:
-    """Write the resolved configuration into a run directory, unless it has one."""
-    if not directory.config.is_file():
-        write_text(directory.config, to_yaml(config.resolved()))
+def keep_config(directory: RunDirectory, values: Mapping[str, Any]) -> None:
+    """Write the resolved configuration of a run directory's search, in the place of one that another command left."""
+    write_text(directory.config, to_yaml(values))
 
 
 def session_in(directory: RunDirectory, config: Config, view: View, findings: Findings | None = None) -> Session:

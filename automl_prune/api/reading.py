@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from automl_prune.budget import Budget
 from automl_prune.errors import ConfigError, StudyError
 from automl_prune.finalist_jobs import RunJob, read_runs
@@ -25,6 +23,7 @@ from automl_prune.study.directory import RunDirectory
 from automl_prune.study.record import StudyRecord
 from automl_prune.study.runner import read_study
 from automl_prune.study.storage import StudyStorage, open_storage
+from automl_prune.yaml_file import parse
 
 STORAGE_VARIABLE = "AUTOML_PRUNE_STORAGE"
 """Environment variable with the URL of the database of studies whose run directory holds no journal."""
@@ -214,7 +213,7 @@ def budget_of(words: Sequence[str]) -> Budget:
         metric, equals, value = text.partition("=")
         if not equals:
             raise ConfigError(f"--budget {text!r}: write it as metric=value, e.g. macs=0.4")
-        bounds[metric] = yaml.safe_load(value)
+        bounds[metric] = parse(value, f"--budget {text!r}")
     return Budget.parse(bounds)
 
 

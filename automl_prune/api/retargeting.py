@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import yaml
-
 from automl_prune.api.launching import Team, open_to_workers
 from automl_prune.api.preparing import keep_config, session_in
 from automl_prune.api.reading import storage_of, study_name
@@ -28,10 +26,11 @@ from automl_prune.study.codec import SEARCH, within
 from automl_prune.study.directory import RunDirectory
 from automl_prune.study.invitation import Invitation, read_invitation
 from automl_prune.study.record import StudyRecord, TrialRecord
-from automl_prune.study.runner import read_study
+from automl_prune.study.runner import points_with, read_study
 from automl_prune.study.spec import Evaluate
 from automl_prune.study.storage import open_storage
 from automl_prune.view import Silent, View
+from automl_prune.yaml_file import parse
 
 PROFILES = 8
 """Of so many models of the front at most, spread over their costs, the proportions are tried at the new budget."""
@@ -75,9 +74,9 @@ def retarget(
         ConfigError: The search was started from Python, or its configuration names code that is not trusted.
     """
     view, parent = view or Silent(), RunDirectory(Path(run_dir))
+    earlier = _Earlier.read(parent, storage)
     if not parent.config.is_file():
         raise ConfigError(f"{parent.config} is missing: the search was started from Python; search again from there")
-    earlier = _Earlier.read(parent, storage)
     words = ",".join(bound.given for bound in budget.bounds.values())
     directory = RunDirectory(Path(output) if output else parent.path / "retargets" / words)
     config = Config.load(parent.config)
@@ -86,7 +85,7 @@ def retarget(
     config = config.model_copy(
         update={
             "name": directory.path.resolve().name,
-            "budget": {metric: yaml.safe_load(value) for metric, value in bounds.items()},
+            "budget": {metric: parse(value, f"--budget {metric}={value}") for metric, value in bounds.items()},
         }
     )
     for shared in ("baseline", "calibration", "scores", "latency"):
@@ -95,15 +94,16 @@ def retarget(
     identity = session.identity(strategy=config.search.strategy)
     earlier.invitation.verify({key: identity[key] for key in _SAME})
     given = _points(session, parent, earlier.record)
-    config = config.model_copy(update={"search": config.search.model_copy(update={"trials": len(given)})})
-    keep_config(directory, config)
-    evaluation, search, opened = config.evaluation, config.search, open_storage(None, directory.path)
-    name = study_name(directory, None)
+    opened, name = open_storage(None, directory.path), study_name(directory, None)
+    trials = points_with(opened, name, given)
+    config = config.model_copy(update={"search": config.search.model_copy(update={"trials": trials})})
+    evaluation, search = config.evaluation, config.search
     spec = study_spec(
         session, evaluation, identity, name, directory, config.resolved(), strategy=search.strategy, seed=search.seed
     )
-    spec = replace(spec, requested=len(given), baselines=given, searches=False)
+    spec = replace(spec, requested=trials, baselines=given, searches=False)
     with open_to_workers(Team(), spec, session, opened, directory, view, url=None, config=config.resolved()) as ahead:
+        keep_config(directory, config.resolved())
         record = run(session, spec, opened, view, earlier.evaluate(session))
         taken = sum(evaluation.seconds == 0 for _, evaluation in completed(record))
         view.say(f"{taken} evaluations reused from {parent.path}, {len(record.trials) - taken} new")
@@ -143,6 +143,8 @@ class _Earlier:
 
         def evaluate(candidate: Candidate, seed: int, climb: Climb) -> Evaluation:
             found = known.get(evaluator.digest(candidate))
+            if found is not None and not session.limits.keys() <= found.costs.keys():
+                found = None  # a cost is bounded now that the search did not ask for
             if found is None or (found.rung == 0 and climb(found.rungs[0].score, found.costs)):
                 return session.evaluate(candidate, seed, climb)
             rungs = tuple(replace(rung, steps=0, seconds=0.0) for rung in found.rungs)  # nothing was spent here

@@ -16,7 +16,7 @@ from automl_prune.api.watching import Watcher, finalist_trained
 from automl_prune.budget import Budget
 from automl_prune.candidate import Candidate
 from automl_prune.errors import EvaluationError, StudyError
-from automl_prune.finalists import Ahead, Run, choose, export_finalist, train_finalist
+from automl_prune.finalists import Ahead, Run, choose, differing, export_finalist, train_finalist
 from automl_prune.joining import in_words
 from automl_prune.learning_rate import finalist_recipe
 from automl_prune.projection.width_errors import errors_of_drops
@@ -216,7 +216,7 @@ def conclude(
             set_aside(left[0], error)
     failures: Mapping[Run, str] = {}
     if finetuning is not None and ahead is not None:
-        done = {finalist.trial for finalist in record.finalists}
+        done = {f.trial for f in record.finalists if not differing(f, finetuning, evaluation.seeds)}
         failures = ahead([Run(t, n, finetuning) for t in left if t not in done for n in range(evaluation.seeds)])
     reasons = {run.trial: reason for run, reason in failures.items()}
     for trial in tuple(left):

@@ -64,13 +64,14 @@ def search(
         n_trials: Trials in all, baselines included.
         patience: Trials of the search without growth of the front after which it stops early; None never does.
         factory: Builds the dense model anew, to check that exported files restore; by default copies ``model``.
-        space: What is searched; by default criterion, target cost, importance exponent and a residual per group.
+        space: What is searched; by default criterion, target cost, allocation, importance exponent and a residual per
+            group.
         evaluation: How candidates and finalists are judged.
         strategy: Registered name of the search strategy.
         seed: Of everything random.
         device: ``auto`` or a torch device.
         storage: URL of a database; by default a journal file in ``run_dir``.
-        config: What to record as the study's configuration, without its secrets.
+        config: The study's configuration; recorded, and written into ``run_dir``, without its secrets.
         latency: How latency is measured, where the budget or the space asks for it.
         workers: How many processes search, and on what; more than one build model and data anew, and need ``config``.
         view: Where progress goes.
@@ -121,6 +122,8 @@ def search(
     if config:
         invited = open_to_workers(team, spec, session, opened, directory, view, url=storage, config=config)
     with invited as ahead:
+        if config:  # the study has been started with it, or found to be its own
+            keep_config(directory, recorded)
         if launcher is not None and config:
             run_workers(launcher, team.arguments(spec, storage, directory, config), spec, opened, view)
             record = read_study(opened, name)
@@ -140,17 +143,18 @@ def search_config(
     workers: int | Team = 1,
     view: View | None = None,
 ) -> SearchResult:
-    """``search`` as a configuration says; the resolved configuration is written into the run directory."""
+    """``search`` as a configuration says; ``trials`` takes the place of its own number."""
     view, directory = view or Silent(), RunDirectory(run_dir)
+    if trials is not None:
+        config = config.model_copy(update={"search": config.search.model_copy(update={"trials": trials})})
     task, space = config.build_task(), config.load_space()
     model = load_or_train(config, task, directory.baseline, view)
-    keep_config(directory, config)
     return search(
         model=model,
         task=task,
         budget=config.parsed_budget(),
         run_dir=run_dir,
-        n_trials=trials or config.search.trials,
+        n_trials=config.search.trials,
         patience=config.search.patience,
         factory=config.build_model,
         space=space,

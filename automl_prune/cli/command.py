@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from automl_prune.cli import dense, pruning, searches, studies, workers
+from automl_prune.cli.options import message_of
 from automl_prune.errors import AutomlPruneError, Interrupted
 
 app = typer.Typer(
@@ -52,13 +53,8 @@ def main() -> None:
         status = ended.code if isinstance(ended.code, int) else int(bool(ended.code))
     except (KeyboardInterrupt, Interrupted):
         status = 130
-    except AutomlPruneError as error:
-        print(f"Error: {error}", file=sys.stderr)
-    except OSError as error:
-        place = f" ({error.filename})" if error.filename else ""
-        print(
-            f"Error: {error.strerror or error}{place}; check the path, its permissions and free space", file=sys.stderr
-        )
+    except (AutomlPruneError, OSError) as error:
+        print(f"Error: {message_of(error)}", file=sys.stderr)
     if status == 130:
         print("\nInterrupted; what was finished is kept. The same command resumes.", file=sys.stderr)
     sys.exit(status)

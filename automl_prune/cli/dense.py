@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -32,9 +31,9 @@ def train(
     """
     from automl_prune import api
     from automl_prune.events import JsonLines
-    from automl_prune.redaction import without_secrets
+    from automl_prune.redaction import command_without_secrets
 
-    command = without_secrets(shlex.join(["automl-prune", *sys.argv[1:]]))
+    command = command_without_secrets(["automl-prune", *sys.argv[1:]])
     with watched(json=json) as view:
         weights = api.train(load_config(config, set_), output, sparse=sparse, force=force, command=command, view=view)
         if isinstance(view, JsonLines):

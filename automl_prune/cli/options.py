@@ -47,6 +47,14 @@ def open_terminal() -> Terminal:
     return open_terminal()
 
 
+def message_of(error: AutomlPruneError | OSError) -> str:
+    """What people are told of an error that they can mend."""
+    if isinstance(error, AutomlPruneError):
+        return str(error)
+    place = f" ({error.filename})" if error.filename else ""
+    return f"{error.strerror or error}{place}; check the path, its permissions and free space"
+
+
 @contextmanager
 def watched(*, json: bool) -> Iterator[Terminal | JsonLines]:
     """Where a command's progress goes: the terminal, or events, of which an error is the last."""
@@ -61,6 +69,6 @@ def watched(*, json: bool) -> Iterator[Terminal | JsonLines]:
     except (KeyboardInterrupt, Interrupted):
         events.write("error", {"message": "interrupted; the same command resumes", "status": 130})
         raise
-    except AutomlPruneError as error:
-        events.write("error", {"message": str(error), "status": 2})
+    except (AutomlPruneError, OSError) as error:
+        events.write("error", {"message": message_of(error), "status": 2})
         raise

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -136,13 +135,13 @@ def sparsify(
     Example: automl-prune sparsify experiments/digits/config.yaml --amount 0.8 --method global
     """
     from automl_prune import api
-    from automl_prune.redaction import without_secrets
+    from automl_prune.redaction import command_without_secrets
     from automl_prune.terminal import sparsified_tables
     from automl_prune.training.unstructured import Masking
 
     view, loaded = open_terminal(), load_config(config, set_)
     masking = Masking(amount, method, tuple(layer or ()), loaded.search.seed)
-    command = without_secrets(shlex.join(["automl-prune", *sys.argv[1:]]))
+    command = command_without_secrets(["automl-prune", *sys.argv[1:]])
     where = run_dir or Path("runs") / loaded.name
     result = api.sparsify(
         loaded, where, masking, finetune_steps=finetune_steps, force=force, command=command, view=view

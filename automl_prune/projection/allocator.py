@@ -122,7 +122,12 @@ class Allocator:
         return min(found, key=lambda widths: total(curves, widths))
 
     def towards(self, widths: Widths, target: float) -> Widths:
-        """In the proportions of the given widths: these themselves where they fit, and wider where they leave room."""
+        """In the proportions of the given widths, which another space may have allowed.
+
+        They stay themselves where they are allowed and fit, and become wider where they leave room.
+        """
+        if any(width not in own for own, width in zip(self.allowed.by_group, widths.tolist(), strict=True)):
+            return self._project(self.allowed.raises(widths / self.allowed.highest), self._limit(target))
         return self._towards(widths, self._limit(target))
 
     def curves(self, criteria: Sequence[str]) -> list[NDArray[np.float64]]:

@@ -104,7 +104,7 @@ class Projector:
         """What is known of the layers behind each group's or stage's parameter, for strategies that learn from it.
 
         Returns:
-            By parameter, summed over a stage's groups but at most 1: the share of the first budget's cost that goes
+            By parameter, summed over a stage's groups, in [0, 1]: the share of the first budget's cost that goes
             when the group is as narrow as it may be, the same of every known cost, and its width relative to the
             widest group.
         """
@@ -118,7 +118,7 @@ class Projector:
             values = (*shares, float(self._allowed.highest[number] / widest))
             parameter = f"{self._space.correction}/{self._units[number]}"
             before = found.get(parameter, (0.0,) * len(values))
-            found[parameter] = tuple(min(1.0, a + b) for a, b in zip(before, values, strict=True))
+            found[parameter] = tuple(min(1.0, a + max(0.0, b)) for a, b in zip(before, values, strict=True))
         return found
 
     # ---- points
@@ -189,7 +189,7 @@ class Projector:
             return starts[found.index(candidate)]
         wanted = np.array([candidate.widths.get(name, self._dense[name]) for name in self._names])
         bases = [  # what the weights correct; of uniform widths the fractions are 1, not what rounding makes of them
-            self._dense if start.get("allocation", "uniform") == "uniform" else its.widths
+            self._dense if start.get("allocation", self._space.allocations[0]) == "uniform" else its.widths
             for start, its in zip(starts, found, strict=True)
         ]
         logs = [np.log(wanted / [base[name] for name in self._names]) for base in bases]

@@ -37,7 +37,8 @@ def serve_dashboard(storage: StudyStorage, name: str, figures: Mapping[str, Any]
             f"the dashboard needs a package that is not installed ({error}): pip install 'automl-prune[dashboard]'"
         ) from error
     try:
-        with socket.create_server((host, port)):
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        with socket.create_server((host, port), family=family):
             pass
     except OSError as error:
         raise StudyError(f"the dashboard cannot listen on {host}:{port} ({error}); choose another --port") from error

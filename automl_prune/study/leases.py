@@ -61,8 +61,6 @@ class Owner:
         """Whether this process is known to have ended; False also when that cannot be known from here."""
         if self.host != socket.gethostname() or not self.boot:
             return False
-        if self.boot.split("/")[0] != _boot().split("/")[0]:
-            return True  # the host has been restarted since
         return self.boot == _boot() and _started(self.pid) != self.started
 
     def is_here(self) -> bool:

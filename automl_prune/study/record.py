@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
@@ -85,10 +85,12 @@ class Finalist:
     Attributes:
         trial: Number of the trial it comes from.
         runs: One per seed, at least one.
+        recipe: How they were fine-tuned (``FineTuning.identity``); empty where an earlier version did not say.
     """
 
     trial: int
     runs: tuple[FinalistRun, ...]
+    recipe: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dictionary; ``from_json`` inverts it."""
@@ -102,7 +104,7 @@ class Finalist:
                 FinalistRun(**{**run, "val": Score(**run["val"]), "test": Score(**run["test"])})
                 for run in value["runs"]
             )
-            return cls(int(value["trial"]), runs)
+            return cls(int(value["trial"]), runs, dict(value.get("recipe", {})))
         except (KeyError, TypeError) as error:
             raise ValueError(f"not a finalist record: {error!r} in {value!r}") from error
 

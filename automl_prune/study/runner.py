@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, cast
 
@@ -12,7 +12,7 @@ from optuna.trial import create_trial
 
 from automl_prune.candidate import Candidate
 from automl_prune.errors import StudyError
-from automl_prune.study.baselines import affordable
+from automl_prune.study.baselines import Baseline, affordable
 from automl_prune.study.chains import Chain
 from automl_prune.study.codec import (
     CANDIDATE,
@@ -35,7 +35,7 @@ from automl_prune.study.codec import (
     trial_record,
 )
 from automl_prune.study.distributions import distributions
-from automl_prune.study.ledger import Ledger
+from automl_prune.study.ledger import Ledger, exists
 from automl_prune.study.record import FailedFinalist, Finalist, RateSweep, StudyRecord, TrialRecord, TrialState
 from automl_prune.study.spec import Evaluate, Event, Identify, OnEvent, Propose, StudySpec
 from automl_prune.study.stopping import Stagnation
@@ -110,9 +110,21 @@ def start_study(spec: StudySpec, storage: StudyStorage) -> Ledger:
     return ledger
 
 
+def points_with(storage: StudyStorage, name: str, given: Sequence[Baseline]) -> int:
+    """How many points a study without a strategy has that is to evaluate ``given`` besides what it holds, if it exists.
+
+    Earlier runs may have given others.
+    """
+    stored = _names(Ledger(storage, name)) if exists(storage, name) else set()
+    return len(stored | {baseline.name for baseline in given})
+
+
+def _names(ledger: Ledger) -> set[str]:
+    return {str(trial.user_attrs.get(SOURCE, trial.user_attrs.get(ORIGIN))) for trial in ledger.trials()}
+
+
 def _enqueue_baselines(spec: StudySpec, ledger: Ledger) -> None:
-    space = distributions(spec.parameters)
-    known = {trial.user_attrs.get(SOURCE, trial.user_attrs.get(ORIGIN)) for trial in ledger.trials()}
+    space, known = distributions(spec.parameters), _names(ledger)
     for baseline in affordable(spec.baselines, spec.requested) if spec.searches else spec.baselines:
         if baseline.name in known:
             continue
@@ -176,18 +188,22 @@ class StudyReader:
         self._known: dict[int, tuple[Chain, TrialRecord]] = {}
 
     def read(self) -> StudyRecord:
-        """Everything the study holds, as of now; nothing is written."""
+        """Everything the study holds up to where it stopped, as of now; nothing is written.
+
+        A study that went on with another patience, and has its old one again, holds trials and finalists beyond.
+        """
         attributes = self._ledger.attributes()
         requested = int(attributes.get(REQUESTED, 0))
         chains = self._ledger.chains()[:requested]
         stagnation = Stagnation(attributes.get(PATIENCE), self._context)
         stagnation.look(chains)
+        stop = stagnation.stop
         return StudyRecord(
             self._context,
-            tuple(self._record(chain) for chain in (chains[: stagnation.stop.trials] if stagnation.stop else chains)),
-            decode_finalists(attributes),
+            tuple(self._record(chain) for chain in (chains[: stop.trials] if stop else chains)),
+            tuple(f for f in decode_finalists(attributes) if stop is None or f.trial < stop.trials),
             requested,
-            stagnation.stop,
+            stop,
             decode_sweep(attributes),
             decode_failed_finalists(attributes),
         )

@@ -7,7 +7,7 @@ from itertools import islice
 
 from automl_prune.front import FrontPoint, GrowingFront, reference_point
 from automl_prune.study.chains import Chain
-from automl_prune.study.codec import ORIGIN, SEARCH, violations_of
+from automl_prune.study.codec import ORIGIN, SEARCH, SOURCE, violations_of
 from automl_prune.study.record import Stop, StudyContext
 
 LEAST_GROWTH = 1e-3
@@ -50,7 +50,7 @@ class Stagnation:
 
     def _take(self, chain: Chain, patience: int) -> None:
         trial = chain.current
-        searched = trial.user_attrs.get(ORIGIN, SEARCH) == SEARCH
+        searched = trial.user_attrs.get(ORIGIN, SEARCH) == SEARCH and SOURCE not in trial.user_attrs  # not given
         if searched:
             self._before.append(self._front.area)
         if chain.state == "complete":

@@ -109,7 +109,7 @@ class Worker:
         self._evaluate = evaluate
         self._on_event = on_event
         self._space = distributions(spec.parameters)
-        self._proposer = Proposer(spec.strategy, self._space, directions(spec.context), spec.network)
+        self._proposer = Proposer(spec.strategy, self._space, directions(spec.context), spec.network, spec.context.cost)
         self._watch = Watch(spec.lease)
         self._known = Known(lambda trial: identify(self._candidate(trial)))
         stored = ledger.attributes()  # the same for all workers, to the last digit of the dense model's score

@@ -110,8 +110,8 @@ class TensorImages:
         Raises:
             DataError: A split is empty, a label has no class, or the batch size is not positive.
         """
-        if batch_size < 1:
-            raise DataError(f"batch_size is {batch_size}; choose at least 1")
+        if type(batch_size) is not int or batch_size < 1:
+            raise DataError(f"batch_size is {batch_size!r}; choose a whole number, at least 1")
         for name, split in splits.items():
             if not len(split):
                 raise DataError(f"the {name} split holds no images; give more data or hold out fewer")

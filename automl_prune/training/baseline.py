@@ -7,14 +7,15 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from textwrap import shorten
 from typing import Any, Protocol
 
 import torch
 from torch import nn
 
 from automl_prune.checkpoints import Checkpoint
-from automl_prune.errors import ConfigError, EvaluationError
-from automl_prune.evaluation.layout import training_format
+from automl_prune.errors import ConfigError, EvaluationError, ModelError
+from automl_prune.evaluation.layout import inference, training_format
 from automl_prune.evaluation.memory import within_memory
 from automl_prune.evaluation.score import score
 from automl_prune.files import tensors_digest
@@ -141,10 +142,12 @@ def train(
     Raises:
         EvaluationError: The loss is not finite, or has grown tenfold; or memory ran out.
         CheckpointError: The checkpoint is damaged, or of another training.
+        ModelError: The model cannot run on the data, or its outputs have no loss.
     """
     run = _Run(model, task, recipe, seed=seed, device=device, regulariser=regulariser, on_step=on_step)
     kept = None if checkpoint is None else Checkpoint(checkpoint, run.identity())
     start = 0 if kept is None else run.restore(kept)
+    _check_fits(run.model, task, device)
     for epoch in range(start, recipe.epochs):
         with deterministic_kernels(), within_memory(device):
             loss = run.epoch(epoch)
@@ -153,6 +156,21 @@ def train(
         if on_epoch is not None:
             on_epoch(EpochReport(epoch + 1, loss, score(run.model, task, "val", device)))
     return run.model.to(memory_format=torch.contiguous_format).eval()
+
+
+def _check_fits(model: nn.Module, task: Task, device: torch.device) -> None:
+    """The loss of one batch, so that a model that is not made for these data is told from a fault in the training."""
+    batch = move(next(iter(task.batches("train"))), device)
+    inputs = task.inputs(batch)
+    try:
+        with within_memory(device), inference(model):
+            task.loss(model(*inputs), batch)
+    except (RuntimeError, IndexError, TypeError, ValueError) as error:
+        shapes = " and ".join(str(tuple(tensor.shape)) for tensor in inputs)
+        raise ModelError(
+            f"the model cannot be trained on these data: for inputs of shape {shapes} it says "
+            f"{type(error).__name__}: {shorten(str(error), 200)}; check model.args (input channels, number of classes)"
+        ) from error
 
 
 class _Run:

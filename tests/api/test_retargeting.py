@@ -93,10 +93,10 @@ def test_a_looser_budget_and_another_cost(searched: api.SearchResult, tmp_path: 
 def test_what_cannot_be_answered_says_why(searched: api.SearchResult, tmp_path: Path) -> None:
     with pytest.raises(BudgetError, match="reach"):
         ap.retarget(searched.run_dir, budget=ap.Budget(macs=0.0001))
-    with pytest.raises(ConfigError, match=r"config.yaml is missing.*from Python"):
-        ap.retarget(tmp_path, budget=ap.Budget(macs=0.3))
-    shutil.copy(searched.run_dir / "config.yaml", tmp_path)
     with pytest.raises(StudyError, match="holds no study"):
+        ap.retarget(tmp_path, budget=ap.Budget(macs=0.3))
+    shutil.copy(searched.run_dir / "study.journal", tmp_path)
+    with pytest.raises(ConfigError, match=r"config.yaml is missing.*from Python"):
         ap.retarget(tmp_path, budget=ap.Budget(macs=0.3))
 
 
@@ -109,3 +109,36 @@ def test_a_search_without_a_completed_trial_has_no_answer(tmp_path: Path, monkey
         api.search_config(Config.load(DIGITS, SHORT), tmp_path, trials=4)
     with pytest.raises(StudyError, match="no completed trial"):
         ap.retarget(tmp_path, budget=ap.Budget(macs=0.3))
+
+
+def test_a_cost_that_the_search_did_not_have_is_evaluated(searched: api.SearchResult, tmp_path: Path) -> None:
+    """The added bound does not bind, so the baselines are the models that the search has evaluated."""
+    budget = ap.Budget(macs=0.5, size=0.99)
+    record = ap.retarget(searched.run_dir, budget=budget, output=tmp_path / "both").record
+    assert record.finished
+    assert all({"macs", "size"} <= e.costs.keys() for _, e in completed(record))
+
+
+def test_a_search_that_has_grown_gives_its_new_models_too(tmp_path: Path) -> None:
+    config = Config.load(DIGITS, SHORT)
+    run_dir, budget = tmp_path / "run", ap.Budget(macs=0.45)
+    api.search_config(config, run_dir, trials=8)
+    first = ap.retarget(run_dir, budget=budget).record
+    api.search_config(config, run_dir, trials=14)
+    second = ap.retarget(run_dir, budget=budget).record
+    fresh = ap.retarget(run_dir, budget=budget, output=tmp_path / "fresh").record
+    assert second.finished
+    assert {(t.origin, t.source) for t in fresh.trials} <= {(t.origin, t.source) for t in second.trials}
+    assert len(second.trials) >= max(len(first.trials), len(fresh.trials))
+
+
+def test_the_configuration_in_a_run_directory_is_the_search_s(tmp_path: Path) -> None:
+    config = Config.load(DIGITS, SHORT)
+    api.one_shot_config(Config.load(DIGITS, [*SHORT, "budget.macs=0.25"]), tmp_path)
+    assert Config.load(tmp_path / "config.yaml").budget == {"macs": 0.25}
+    api.search_config(config, tmp_path, trials=4)
+    kept = Config.load(tmp_path / "config.yaml")
+    assert (kept.budget, kept.search.trials) == (config.budget, 4)
+    with pytest.raises(StudyError, match="another"):
+        api.search_config(Config.load(DIGITS, [*SHORT, "budget.macs=0.3"]), tmp_path, trials=4)
+    assert Config.load(tmp_path / "config.yaml") == kept, "a search that is refused writes nothing"

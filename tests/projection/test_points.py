@@ -172,3 +172,20 @@ def test_a_stage_has_one_correction_and_depth_a_slope() -> None:
     assert sloped["conv0"] < sloped["conv1"] < sloped["conv2"] < sloped["conv3"]
     assert found.candidate(found.point_near(found.candidate(even_point), 1.0)).widths == found.uniform("l1").widths
     assert all(0 <= value <= 1 for values in found.network().values() for value in values)
+
+
+@pytest.mark.parametrize("allocation", ["global", "greedy", "knapsack"])
+def test_a_space_of_one_allocation_finds_the_others_from_its_own_widths(allocation: str) -> None:
+    found = uneven([32, 48, 32, 64], allocations=[allocation], residual=3.0)
+    for candidate in (found.uniform("l1"), found.ranked("l1"), found.greedy("l1"), found.knapsack("l1")):
+        assert found.candidate(found.point_near(candidate, 1.0)) == candidate
+
+
+def test_proportions_of_widths_that_are_not_allowed_here() -> None:
+    graph = chain([16, 24, 16])
+    limits = {"macs": 0.6 * graph.dense_costs["macs"]}
+    given_ = projector(graph, {"macs": 0.4 * graph.dense_costs["macs"]}).uniform("l1")
+    assert any(width % 4 for width in given_.widths.values())
+    coarse = projector(graph, limits, round_to=4)
+    found = coarse.alike(given_)
+    assert all(width % 4 == 0 for width in found.widths.values())

@@ -16,12 +16,14 @@ from automl_prune.candidate import Candidate
 from automl_prune.evaluation.evaluator import Climb
 from automl_prune.evaluation.record import Evaluation
 from automl_prune.front import FrontPoint, hypervolume_history, reference_point
+from automl_prune.report import front_table
 from automl_prune.study.chains import chains_of
 from automl_prune.study.codec import RESULT, template
-from automl_prune.study.record import Stop
-from automl_prune.study.runner import read_study, run_study
+from automl_prune.study.record import Finalist, FinalistRun, Stop
+from automl_prune.study.runner import read_study, run_study, write_finalist
 from automl_prune.study.stopping import LEAST_GROWTH, Stagnation
 from automl_prune.study.storage import open_storage
+from automl_prune.tasks import Score
 from tests.study import synthetic
 from tests.study.synthetic import evaluate, outcome, propose, rescored, spec
 
@@ -148,3 +150,26 @@ def test_it_is_where_the_history_says_however_it_is_looked_at(
         if areas[last + 1] - areas[first] < LEAST_GROWTH * areas[first]
     ]
     assert (at_once.stop.trials if at_once.stop else None) == (stops[0] if stops else None)
+
+
+def test_models_that_are_given_are_not_proposals() -> None:
+    given_ = [trial(number, COMPLETE, 0.6, 1000.0, origin="search", source=f"trial {number}") for number in range(8)]
+    proposed = [trial(number, COMPLETE, 0.6, 1000.0, origin="search") for number in range(8, 11)]
+    stagnation = Stagnation(3, CONTEXT)
+    stagnation.look(chains_of(given_))
+    assert stagnation.stop is None
+    stagnation.look(chains_of([*given_, *proposed]))
+    assert stagnation.stop == Stop(11, 3, 0.0)
+
+
+def test_a_finalist_beyond_the_stop_is_set_aside_with_its_trial(tmp_path: Path) -> None:
+    storage, request = open_storage(None, tmp_path), replace(spec(40), patience=8)
+    run_study(request, storage, propose, flat)
+    run_study(replace(request, patience=None), storage, propose, flat)
+    scored = FinalistRun(0, Score(0.6, 100), Score(0.6, 100), 1, 1.0)
+    for number in (3, 30):
+        write_finalist(storage, Finalist(number, (scored,)))
+    assert [finalist.trial for finalist in read_study(storage).finalists] == [3, 30]
+    again = run_study(request, storage, propose, flat)
+    assert len(again.trials) == 14
+    assert [row.trial for row in front_table(again)] == [3]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -85,9 +86,15 @@ def test_holdout_depends_on_the_seed_and_refuses_impossible_sizes() -> None:
             stratified_holdout(labels, count, seed=0)
 
 
+class Pair(NamedTuple):
+    image: torch.Tensor
+    label: int
+
+
 def test_move_keeps_the_form_of_a_batch() -> None:
-    batch = {"a": torch.zeros(1), "b": (torch.ones(2), [torch.ones(1)]), "c": "text"}
+    batch = {"a": torch.zeros(1), "b": (torch.ones(2), [torch.ones(1)]), "c": "text", "d": Pair(torch.ones(1), 3)}
     moved = move(batch, torch.device("meta"))
     assert moved["a"].device.type == moved["b"][1][0].device.type == "meta"
     assert isinstance(moved["b"], tuple)
     assert moved["c"] == "text"
+    assert (moved["d"].image.device.type, moved["d"].label) == ("meta", 3)

@@ -16,6 +16,9 @@ values, constraints, and the user attribute ``origin``."""
 
 strategies: Registry[Strategy] = Registry("strategies")
 
+COST = "cost"
+"""User attribute of the study a strategy sees: the metric of its second objective."""
+
 NETWORK = "network"
 """User attribute of the study a strategy sees: what is known of the layers behind a parameter, by parameter; each
 value is a list of numbers in [0, 1], the first being the share of the dense model's cost (``Proposer``)."""

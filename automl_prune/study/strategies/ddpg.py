@@ -30,7 +30,7 @@ from scipy.special import ndtr, ndtri
 from automl_prune.errors import StudyError
 from automl_prune.seeding import derive_seed
 from automl_prune.study.strategies.actor_critic import ActorCritic, Transitions
-from automl_prune.study.strategies.base import NETWORK, strategies
+from automl_prune.study.strategies.base import COST, NETWORK, strategies
 from automl_prune.study.strategies.history import (
     Cube,
     Replayed,
@@ -123,7 +123,12 @@ def _reward(study: Study, trial: FrozenTrial, kind: Reward) -> float:
             f"strategy 'ddpg_cost' wants an error of at least 0, and trial {trial.number} scored {trial.values[0]}; "
             "use strategy 'ddpg', whose reward is the score itself"
         )
-    return -error * math.log(max(trial.values[1], 1.0))
+    return -error * math.log(max(trial.values[1] * _units(study), 1.0))
+
+
+def _units(study: Study) -> float:
+    """What a cost is multiplied with for its logarithm: seconds become nanoseconds, others count large things."""
+    return 1e9 if study.user_attrs.get(COST) == "latency" else 1.0
 
 
 @dataclass(slots=True)

@@ -17,7 +17,7 @@ from automl_prune.study.chains import Chain
 from automl_prune.study.codec import CANDIDATE, ORIGIN, SEARCH, violations_of
 from automl_prune.study.distributions import Distributions, with_parameters
 from automl_prune.study.storage import quiet
-from automl_prune.study.strategies.base import NETWORK, strategies
+from automl_prune.study.strategies.base import COST, NETWORK, strategies
 
 
 class _KnownSpace(BaseSampler):
@@ -63,6 +63,7 @@ class Proposer:
         space: Distributions by parameter name.
         directions: Of the objectives.
         network: What is known of the layers behind parameters, for strategies that ask (``base.NETWORK``).
+        cost: The metric of the second objective, likewise (``base.COST``).
     """
 
     def __init__(
@@ -71,11 +72,13 @@ class Proposer:
         space: Distributions,
         directions: Sequence[StudyDirection],
         network: Mapping[str, Sequence[float]],
+        cost: str = "",
     ) -> None:
         self._strategy = strategies[strategy]
         self._space = space
         self._directions = list(directions)
         self._network = {name: list(values) for name, values in network.items()}
+        self._cost = cost
         self._broken: set[str] = set()  # budgets that some trial exceeds
         self._start_over()
 
@@ -84,6 +87,7 @@ class Proposer:
             self._memory = InMemoryStorage()
             self._copy = optuna.create_study(directions=self._directions, sampler=RandomSampler(), storage=self._memory)
         self._copy.set_user_attr(NETWORK, self._network)
+        self._copy.set_user_attr(COST, self._cost)
         self._study = self._memory.get_study_id_from_name(self._copy.study_name)
         self._complete: set[int] = set()  # points copied for good
         self._running: dict[int, int] = {}  # copies of those that others work on, by number

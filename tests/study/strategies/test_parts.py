@@ -214,3 +214,11 @@ def test_critic_adds_up_what_is_still_to_come() -> None:
     with torch.no_grad():
         worth = learner.critic(torch.cat([torch.eye(2), torch.full((2, 1), 0.5)], dim=1)).squeeze(1)
     assert worth.tolist() == pytest.approx([2.0, 1.0], abs=0.2)
+
+
+def test_a_cost_in_seconds_is_rewarded_too() -> None:
+    made = study([(point(0, 0), 0.75, 4e-3, 0.0, "search"), (point(0, 1), 0.75, 2e-3, 0.0, "search")])
+    made.set_user_attr("cost", "latency")
+    slow, fast = (reinforcement._reward(made, trial, "error times log cost") for trial in complete_trials(made))
+    assert slow == pytest.approx(-0.25 * np.log(4e6))
+    assert slow < fast < 0
