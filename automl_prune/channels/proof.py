@@ -26,7 +26,7 @@ TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4}
 precision is the rule: there, even channels with little influence on the output show when they are mixed up."""
 
 DRAWS = 2
-"""Random parts that all groups must survive together."""
+"""Parts that all groups must survive together; even, so that every channel is removed in some of them."""
 
 OnStep = Callable[[int, int], None]
 
@@ -214,18 +214,22 @@ def random_part(graph: ChannelGraph, names: Iterable[str], draw: int) -> dict[st
     """A quarter to three quarters of the channels of some groups, drawn at random.
 
     Neither a regular pattern hides a wrong index, nor one ratio for all a coupling between groups (a width that the
-    forward pass divides another by).
+    forward pass divides another by), nor a channel that is always there a wrong place for it: an odd draw keeps what
+    the draw before it removes. Two channels are kept at least where a group has four, as one alone has no order.
 
     Args:
         graph: Holds the groups.
         names: Groups to cut; a group of one channel keeps it.
         draw: Number of the draw; equal numbers give equal parts.
     """
+    pair, other = divmod(draw, 2)
     kept = {}
     for name in names:
-        width, random = graph[name].width, generator("proof", name, draw)
+        width, random = graph[name].width, generator("proof", name, 2 * pair)
         share = 0.25 + 0.5 * torch.rand((), generator=random).item()
-        kept[name] = torch.randperm(width, generator=random)[: max(1, int(share * width))].tolist()
+        first = max(1, min(2, width // 2), int(share * width))
+        order = torch.randperm(width, generator=random).tolist()
+        kept[name] = order[first:] if other and width > 1 else order[:first]
     return kept
 
 
