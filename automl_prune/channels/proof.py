@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import traceback
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -128,7 +129,9 @@ def proof_error(model: nn.Module, plan: Plan, example_inputs: tuple[torch.Tensor
         example_inputs: Positional inputs on the model's device.
 
     Returns:
-        Largest absolute difference over all outputs, divided by the largest absolute silenced output.
+        Largest absolute difference over all outputs, divided by the largest finite absolute silenced output. Infinities
+        that agree in sign and place differ by nothing, nor do single NaNs; those that do not agree give infinity or
+        NaN, and so does an output of NaNs alone, which proves nothing. Booleans count as 0 and 1.
 
     Raises:
         PlanError: The pruned model does not run, or its outputs have other shapes.
@@ -151,10 +154,24 @@ def proof_error(model: nn.Module, plan: Plan, example_inputs: tuple[torch.Tensor
             module.training = training
     if [t.shape for t in actual] != [t.shape for t in expected]:
         raise PlanError(f"the output's shape would change to {[tuple(t.shape) for t in actual]}")
-    scale = max((float(t.abs().max()) for t in expected if t.numel()), default=0.0)
-    pairs = zip(actual, expected, strict=True)
-    error = max((float((a - e).abs().max()) for a, e in pairs if a.numel()), default=0.0)
+    expected, actual = _numbers(expected), _numbers(actual)
+    scale = max((float(t[t.isfinite()].abs().max()) for t in expected if t.isfinite().any()), default=0.0)
+    differences = [_difference(a, e) for a, e in zip(actual, expected, strict=True) if e.numel()]
+    error = next((d for d in differences if not math.isfinite(d)), max(differences, default=0.0))
     return error / scale if scale > 0 else error
+
+
+def _numbers(tensors: Iterable[torch.Tensor]) -> list[torch.Tensor]:
+    """Tensors that can be subtracted: whole numbers and booleans in double precision."""
+    return [t if t.is_floating_point() or t.is_complex() else t.double() for t in tensors]
+
+
+def _difference(actual: torch.Tensor, expected: torch.Tensor) -> float:
+    """The largest absolute difference; equal infinities and single NaNs count 0 (see ``proof_error``)."""
+    if expected.isnan().all():
+        return math.nan
+    same = (actual == expected) | (actual.isnan() & expected.isnan())
+    return float((actual - expected).abs().masked_fill(same, 0).max())
 
 
 def _told(problem: BaseException) -> str:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from automl_prune.channels import ChannelGraph
+from automl_prune.channels import ChannelGraph, proof_error, prove
 from automl_prune.errors import ModelError
 from tests.channels.nets import INPUTS, Net, check, conv, head
 
@@ -83,3 +83,52 @@ def test_a_model_that_returns_no_tensor_is_refused(training: bool) -> None:
     mode = "training" if training else "evaluation"
     with pytest.raises(ModelError, match=f"no tensor is found in what the model returns in {mode} mode, a generator"):
         ChannelGraph.trace(net, INPUTS)
+
+
+def _mask(m: Any, x: Any) -> Any:
+    return torch.arange(5) < 2
+
+
+def _logits(m: Any, x: Any) -> Any:
+    return m.head(m.b(m.a(x)))
+
+
+ODD: dict[str, Callable[[Any, Any], Any]] = {
+    "booleans beside": lambda m, x: (_logits(m, x), _mask(m, x)),
+    "booleans alone": lambda m, x: m.head(m.b(m.a(x))) > 0,
+    "whole numbers": lambda m, x: (_logits(m, x).argmax(1), _logits(m, x)),
+    "complex": lambda m, x: torch.fft.fft(_logits(m, x).double()),
+    "minus infinity": lambda m, x: _logits(m, x).masked_fill(_mask(m, x), -torch.inf),
+    "some not a number": lambda m, x: _logits(m, x).masked_fill(_mask(m, x), torch.nan),
+    "empty": lambda m, x: (_logits(m, x), x.new_zeros(0)),
+}
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_any_kind_of_number_is_compared(kind: str) -> None:
+    net = Net(ODD[kind], a=conv(3, 8), b=conv(8, 6), head=head(6))
+    assert check(net).widths == {"a": 8, "b": 6}
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("first", [False, True])
+def test_what_is_not_finite_where_it_should_be_is_a_difference(value: float, first: bool) -> None:
+    def forward(m: Any, x: Any) -> Any:
+        y = m.head(m.a(x))
+        spoilt = y if m.a.out_channels == 8 else y.masked_fill(_mask(m, x), value)
+        return (spoilt, y) if first else (y, spoilt)
+
+    net = Net(forward, a=conv(3, 8), head=head(8)).double()
+    doubles = tuple(t.double() for t in INPUTS)
+    graph = ChannelGraph.trace(net, doubles)
+    error = proof_error(net, graph.plan({"a": range(4)}), doubles)
+    assert not error < torch.inf
+    assert not prove(net, graph, doubles).groups
+
+
+def test_an_output_of_nan_alone_proves_nothing() -> None:
+    net = Net(lambda m, x: (m.head(m.a(x)) * torch.nan, x), a=conv(3, 8), head=head(8)).double()
+    doubles = tuple(t.double() for t in INPUTS)
+    graph = ChannelGraph.trace(net, doubles)
+    assert not proof_error(net, graph.plan({}), doubles) < torch.inf
+    assert not prove(net, graph, doubles).groups
