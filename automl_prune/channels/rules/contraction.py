@@ -29,9 +29,11 @@ def convolution(p: Provenance, call: Call) -> None:
     around = _around(p, x, out)
     computed = x if transposed else out
     beside = [around.get(d, np.full(computed.shape[d], NONE)) for d in range(computed.dim()) if d != 1]
-    _contract(p, int(np.prod(weight.shape[2:])), [read, made, *beside])
+    depthwise = groups > 1 and groups == x.shape[1]
+    filters = _filters(incoming, read, made, transposed=transposed) if depthwise else [read, made]
+    _contract(p, int(np.prod(weight.shape[2:])), [*filters, *beside])
 
-    if groups > 1 and groups == x.shape[1]:
+    if depthwise:
         produced = _depthwise(p, incoming, weight, read, made, transposed=transposed)
     elif transposed:
         p.tie_parts(read, groups, "a grouped convolution")
@@ -43,7 +45,7 @@ def convolution(p: Provenance, call: Call) -> None:
             _read_channels(p, part, read)
         p.tie_parts(incoming, groups, "a grouped convolution")
         produced = made
-    if not (groups > 1 and groups == x.shape[1]):
+    if not depthwise:
         p.produce(made)
     if isinstance(bias, torch.Tensor):
         produced = p.tie(produced, p.on(bias, 0), "a convolution's bias")
@@ -72,6 +74,16 @@ def _contract(p: Provenance, unlabelled: int, axes: Sequence[IntArray]) -> None:
         if not (axis >= 0).any():
             unlabelled *= len(axis)
     p.contract(unlabelled, labelled)
+
+
+def _filters(incoming: IntArray, read: IntArray, made: IntArray, *, transposed: bool) -> list[IntArray]:
+    """The weight axes of a depthwise convolution as they count: a kernel spread over the channels is as long as these.
+
+    A kernel expanded or repeated to the number of channels has no labels there.
+    """
+    if transposed:
+        return [np.maximum(read, incoming), made]
+    return [read, np.maximum(made, np.repeat(incoming, len(made) // len(incoming)))]
 
 
 def _depthwise(
