@@ -226,6 +226,25 @@ def test_a_rule_of_ones_own() -> None:
         rule(operator)(double_rule)
 
 
+def test_a_rule_that_fails_protects_and_is_named() -> None:
+    @torch.library.custom_op("automl_prune_tests::triple", mutates_args=())
+    def triple(x: torch.Tensor) -> torch.Tensor:
+        return 3 * x
+
+    operator: Any = torch.ops.automl_prune_tests.triple
+
+    @rule(operator)
+    def triple_rule(provenance: Provenance, call: Call) -> None:
+        raise KeyError("axis")
+
+    net = Net(lambda m, x: m.head(m.b(operator(m.a(x)))), a=conv(3, 6), b=conv(6, 4), head=head(4))
+    with torch.no_grad():  # the operator has no derivative
+        graph = check(net)
+    assert graph.widths == {"b": 4}
+    (skipped,) = [s for s in graph.skipped if s.name == "a"]
+    assert "the rule of triple failed: KeyError: 'axis' (channels/test_structure.py:" in skipped.reason
+
+
 def test_nothing_keeps_a_dead_model_alive() -> None:
     net = nn.Sequential(conv(3, 8), head(8))
     graph = prove(net, ChannelGraph.trace(net, INPUTS), INPUTS)

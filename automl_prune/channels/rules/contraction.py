@@ -163,6 +163,12 @@ def attention(p: Provenance, call: Call) -> None:
     """Queries and keys (batch, heads, tokens, width) are contracted over their width, which also sets the scale."""
     query, key, value = call.args[:3]
     last = query.dim() - 1
+    tokens = [query.shape[last - 1], key.shape[last - 1]]
+    if key.shape[1] not in (1, query.shape[1]):  # a width narrowed alone would leave the fused operator, and its memory
+        p.protect_all(map(p.of, (query, key, value)), "attention shares keys and values between its heads")
+        p.contract(int(np.prod([*query.shape[: last - 1], *tokens])) * (query.shape[last] + value.shape[last]), [])
+        p.assign(call.outputs[0], Labels({}, activation=True))
+        return
     inner = [p.on(query, last), p.on(key, last)]
     scaled = call.kwargs.get("scale") is None
     made = p.on(value, last)
@@ -170,7 +176,6 @@ def attention(p: Provenance, call: Call) -> None:
     for array in inner:
         p.span(array, "attention's scale", exact=not scaled)
     around = [p.tie_all((p.on(t, dim) for t in (query, key, value)), "attention") for dim in range(last - 1)]
-    tokens = [query.shape[last - 1], key.shape[last - 1]]
     for axis in (inner[0] if (inner[0] >= 0).any() else inner[1], made):
         _contract(p, int(np.prod(tokens)), [*around, axis])
     dims = {**dict(enumerate(around)), last: made}
