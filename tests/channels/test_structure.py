@@ -39,7 +39,7 @@ def test_one_kernel_spread_over_the_channels(function: Any, spread: Any, learnt:
 
     net = Net(forward, a=conv(3, 8), b=conv(8, 6), head=head(6))
     kernel = torch.rand(1, 1, 3, 3)
-    net.kernel = nn.Parameter(kernel) if learnt else nn.Buffer(kernel)  # type: ignore[assignment]  # registers it
+    net.kernel = nn.Parameter(kernel) if learnt else nn.Buffer(kernel)
     assert check(net).widths == {"a": 8, "b": 6}
 
 
