@@ -151,7 +151,7 @@ class Calibration:
     Attributes:
         layers: By qualified name of the weight (``Member.parameter`` of consumers). What could not be collected is
             absent: depthwise filters (they read their own channel alone), weights used in other products
-            (attention's packed projections), layers that did not run.
+            (attention's packed projections), layers that did not run or were given no sample.
         settings: What was asked for.
         samples: How many samples were used.
         gradient_samples: How many samples the gradient products were taken over; 0 when there are none.
