@@ -66,7 +66,8 @@ class LayerStatistics:
         zero_fraction: Likewise, the fraction of values that are exactly 0, in [0, 1].
         taylor: Mean over samples of |mean over positions of value * gradient of the loss|, shape (parts, channels)
             (Molchanov et al. 2017, arXiv:1611.06440, equation 8); the gradient is that of the activation with all
-            its readers, not of this layer alone. None where it was not asked for.
+            its readers, not of this layer alone. Positions are those the layer is applied at: to a linear layer after
+            a flatten they are channels. None where it was not asked for.
     """
 
     parameter: str
