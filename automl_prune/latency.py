@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from torch import nn
 
 from automl_prune.channels import ChannelGraph
+from automl_prune.channels.group import Role
 from automl_prune.costs import Cost, cost_metrics
 from automl_prune.costs.latency import Fingerprint, LatencyMeasurement
 from automl_prune.costs.layer_regression import Layer, Sample
@@ -59,16 +60,24 @@ def layers_of(graph: ChannelGraph) -> tuple[Layer, ...]:
     macs: dict[str, int] = defaultdict(int)
     for term in graph.terms:
         macs[term.name] += term.at(graph.widths)
+    roles = {(m.parameter, m.axis): m.role for group in graph.groups for m in group.members}
     return tuple(
         Layer(
             name,
-            graph.axis_length(name, 1),
-            graph.axis_length(name, 0),
+            graph.axis_length(name, read),
+            graph.axis_length(name, 1 - read),
             max(1, macs[name.rpartition(".")[0]] // math.prod(shape)),
         )
         for name, shape in graph.shapes.items()
         if len(shape) > 1 and name.rpartition(".")[0] in macs
+        for read in [_reading_axis(roles, name)]
     )
+
+
+def _reading_axis(roles: Mapping[tuple[str, int], Role], name: str) -> int:
+    """The axis of a weight that reads channels: 1, or 0 in a transposed convolution or a product ``x @ weight``."""
+    first, second = roles.get((name, 0)), roles.get((name, 1))
+    return 0 if second != "consumer" and (first == "consumer" or second == "producer") else 1
 
 
 def predictor_of(

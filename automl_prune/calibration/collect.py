@@ -52,6 +52,8 @@ def collect(
     size = used = 0
 
     def see(call: LayerCall) -> None:
+        if not call.input.numel():
+            return  # no sample came this way (an expert that is not asked)
         if call.groups > 1 and call.groups == call.input.shape[1]:
             return  # depthwise: every filter reads its own channel
         if call.parameter not in sums:
@@ -222,7 +224,7 @@ class _Sums:
 
 
 def unfolded_rows(call: LayerCall, size: int, positions: int, random: torch.Generator) -> torch.Tensor:
-    """Rows of a call's unfolded input, as the layer pads it, shape (parts, rows, n).
+    """Rows of a call's unfolded input, as the layer pads it, shape (parts, rows, n); no row of an empty input.
 
     Args:
         call: With its input.
@@ -230,6 +232,10 @@ def unfolded_rows(call: LayerCall, size: int, positions: int, random: torch.Gene
         positions: How many rows per sample, drawn at random; all where there are no more.
         random: On the CPU; equal generators choose equal positions of inputs of equal extent.
     """
+    if not call.input.numel():
+        transposed = call.kind == "transposed"
+        inputs = len(call.weight) // call.groups if transposed else call.weight[0].numel()
+        return call.input.new_zeros(call.groups, 0, inputs)
     x = _by_channel(call, size)
     positions = max(1, positions * size // len(x))
     if call.kind == "convolution":
@@ -266,7 +272,7 @@ def _patches(spatial: torch.Size, call: LayerCall) -> tuple[torch.Tensor, torch.
 def _hook(call: LayerCall, size: int, sums: dict[str, torch.Tensor]) -> None:
     """Let the gradient of a call's input, when it comes, add its product with the value to ``sums``."""
     x, version = call.input, call.input._version
-    if not x.requires_grad:
+    if not x.requires_grad or not x.numel():
         return
 
     def add(gradient: torch.Tensor) -> None:

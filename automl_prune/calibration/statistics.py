@@ -66,7 +66,8 @@ class LayerStatistics:
         zero_fraction: Likewise, the fraction of values that are exactly 0, in [0, 1].
         taylor: Mean over samples of |mean over positions of value * gradient of the loss|, shape (parts, channels)
             (Molchanov et al. 2017, arXiv:1611.06440, equation 8); the gradient is that of the activation with all
-            its readers, not of this layer alone. None where it was not asked for.
+            its readers, not of this layer alone. Positions are those the layer is applied at: to a linear layer after
+            a flatten they are channels. None where it was not asked for.
     """
 
     parameter: str
@@ -151,7 +152,7 @@ class Calibration:
     Attributes:
         layers: By qualified name of the weight (``Member.parameter`` of consumers). What could not be collected is
             absent: depthwise filters (they read their own channel alone), weights used in other products
-            (attention's packed projections), layers that did not run.
+            (attention's packed projections), layers that did not run or were given no sample.
         settings: What was asked for.
         samples: How many samples were used.
         gradient_samples: How many samples the gradient products were taken over; 0 when there are none.

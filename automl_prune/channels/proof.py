@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import traceback
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -26,7 +27,7 @@ TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4}
 precision is the rule: there, even channels with little influence on the output show when they are mixed up."""
 
 DRAWS = 2
-"""Random parts that all groups must survive together."""
+"""Parts that all groups must survive together; even, so that every channel is removed in some of them."""
 
 OnStep = Callable[[int, int], None]
 
@@ -128,7 +129,9 @@ def proof_error(model: nn.Module, plan: Plan, example_inputs: tuple[torch.Tensor
         example_inputs: Positional inputs on the model's device.
 
     Returns:
-        Largest absolute difference over all outputs, divided by the largest absolute silenced output.
+        Largest absolute difference over all outputs, divided by the largest finite absolute silenced output. Infinities
+        that agree in sign and place differ by nothing, nor do single NaNs; those that do not agree give infinity or
+        NaN, and so does an output of NaNs alone, which proves nothing. Booleans count as 0 and 1.
 
     Raises:
         PlanError: The pruned model does not run, or its outputs have other shapes.
@@ -151,10 +154,24 @@ def proof_error(model: nn.Module, plan: Plan, example_inputs: tuple[torch.Tensor
             module.training = training
     if [t.shape for t in actual] != [t.shape for t in expected]:
         raise PlanError(f"the output's shape would change to {[tuple(t.shape) for t in actual]}")
-    scale = max((float(t.abs().max()) for t in expected if t.numel()), default=0.0)
-    pairs = zip(actual, expected, strict=True)
-    error = max((float((a - e).abs().max()) for a, e in pairs if a.numel()), default=0.0)
+    expected, actual = _numbers(expected), _numbers(actual)
+    scale = max((float(t[t.isfinite()].abs().max()) for t in expected if t.isfinite().any()), default=0.0)
+    differences = [_difference(a, e) for a, e in zip(actual, expected, strict=True) if e.numel()]
+    error = next((d for d in differences if not math.isfinite(d)), max(differences, default=0.0))
     return error / scale if scale > 0 else error
+
+
+def _numbers(tensors: Iterable[torch.Tensor]) -> list[torch.Tensor]:
+    """Tensors that can be subtracted: whole numbers and booleans in double precision."""
+    return [t if t.is_floating_point() or t.is_complex() else t.double() for t in tensors]
+
+
+def _difference(actual: torch.Tensor, expected: torch.Tensor) -> float:
+    """The largest absolute difference; equal infinities and single NaNs count 0 (see ``proof_error``)."""
+    if expected.isnan().all():
+        return math.nan
+    same = (actual == expected) | (actual.isnan() & expected.isnan())
+    return float((actual - expected).abs().masked_fill(same, 0).max())
 
 
 def _told(problem: BaseException) -> str:
@@ -214,18 +231,22 @@ def random_part(graph: ChannelGraph, names: Iterable[str], draw: int) -> dict[st
     """A quarter to three quarters of the channels of some groups, drawn at random.
 
     Neither a regular pattern hides a wrong index, nor one ratio for all a coupling between groups (a width that the
-    forward pass divides another by).
+    forward pass divides another by), nor a channel that is always there a wrong place for it: an odd draw keeps what
+    the draw before it removes. Two channels are kept at least where a group has four, as one alone has no order.
 
     Args:
         graph: Holds the groups.
         names: Groups to cut; a group of one channel keeps it.
         draw: Number of the draw; equal numbers give equal parts.
     """
+    pair, other = divmod(draw, 2)
     kept = {}
     for name in names:
-        width, random = graph[name].width, generator("proof", name, draw)
+        width, random = graph[name].width, generator("proof", name, 2 * pair)
         share = 0.25 + 0.5 * torch.rand((), generator=random).item()
-        kept[name] = torch.randperm(width, generator=random)[: max(1, int(share * width))].tolist()
+        first = max(1, min(2, width // 2), int(share * width))
+        order = torch.randperm(width, generator=random).tolist()
+        kept[name] = order[first:] if other and width > 1 else order[:first]
     return kept
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Set
+from contextlib import contextmanager, suppress
 from functools import partial
+from types import MemberDescriptorType
 from typing import Any
 
 import torch
@@ -57,7 +59,7 @@ def trace(model: nn.Module, example_inputs: tuple[torch.Tensor, ...]) -> Provena
         example_inputs: Positional inputs on the model's device; their first dimension is the batch.
 
     Raises:
-        ModelError: The model cannot run on the example inputs.
+        ModelError: The model cannot run on the example inputs, or returns no tensor.
     """
     work = copied(model)
     provenance = Provenance(work)
@@ -141,20 +143,35 @@ def _run(
             f"the model cannot run in {mode} mode on inputs of shape {shapes}: {type(error).__name__}: {error}; "
             "check model.args and the data's image size and channels"
         ) from error
-    for tensor in output_tensors(outputs):
+    tensors = output_tensors(outputs)
+    if not tensors:
+        raise ModelError(
+            f"no tensor is found in what the model returns in {mode} mode, a {type(outputs).__name__}, and there is "
+            "nothing to compare a pruned model by; return tensors, in a container or an object's attributes if need be"
+        )
+    for tensor in tensors:
         provenance.protect_all([provenance.of(tensor)], "they are the model's output")
 
 
 def output_tensors(outputs: Any, depth: int = 0) -> list[torch.Tensor]:
-    """All tensors in a model's outputs: nested containers, dataclasses and plain objects are searched."""
+    """All tensors in a model's outputs: nested containers, dataclasses and plain objects, slots too, are searched."""
     if isinstance(outputs, torch.Tensor):
         return [outputs]
     if depth >= _MAX_DEPTH or outputs is None or isinstance(outputs, (str, int, float, bool)):
         return []
     if isinstance(outputs, Mapping):
         values = list(outputs.values())
-    elif isinstance(outputs, (tuple, list)):
+    elif isinstance(outputs, (tuple, list, deque, Set)):
         values = list(outputs)
     else:
-        values = list(getattr(outputs, "__dict__", {}).values())
+        values = [*getattr(outputs, "__dict__", {}).values(), *_slots(outputs)]
     return [tensor for value in values for tensor in output_tensors(value, depth + 1)]
+
+
+def _slots(value: Any) -> Iterator[Any]:
+    """What an object's ``__slots__`` hold, those of its bases too; empty ones are left out."""
+    for kind in type(value).__mro__:
+        for slot in vars(kind).values():
+            if isinstance(slot, MemberDescriptorType):
+                with suppress(AttributeError):
+                    yield slot.__get__(value)

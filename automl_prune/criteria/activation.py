@@ -31,7 +31,10 @@ def mean_activation(context: CriterionContext, group: ChannelGroup) -> torch.Ten
     """Size of the mean activation (Molchanov et al. 2017, arXiv:1611.06440, section 2.2), shape (width,).
 
     The absolute value of the mean over samples and positions, which after a ReLU is the mean absolute value too,
-    averaged over the layers that read the channels. A group that none reads is scored by ``l1`` (``is_measured``).
+    averaged over a channel's inputs to each layer that reads it, and over these layers. Where a channel is several
+    inputs (tied channels, or the positions of a map that is flattened for a linear layer) each is an activation of
+    its own: the absolute value is taken before they are averaged, so that none cancels another. A group that no layer
+    with statistics reads is scored by ``l1`` (``is_measured``).
     """
     return _mean(context, group, lambda layer: layer.channel_mean.abs())
 

@@ -33,7 +33,10 @@ class Consumer:
     inputs: torch.Tensor
 
     def mean_over(self, values: torch.Tensor) -> torch.Tensor:
-        """A channel statistic, shape (parts, channels), as its mean over each channel's inputs, shape (width,)."""
+        """A channel statistic, shape (parts, channels), as its mean over each channel's inputs, shape (width,).
+
+        Inputs are what the layer has weights for: to a linear layer after a flatten every position of a map is one.
+        """
         return values.double()[:, self.inputs].mean(dim=(0, 2))
 
 

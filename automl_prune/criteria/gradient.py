@@ -18,7 +18,9 @@ def taylor(context: CriterionContext, group: ChannelGroup) -> torch.Tensor:
 
     Mean over samples of the size of (mean over positions of activation times gradient), divided by its Euclidean
     norm over the group's channels as section 2.2 has it, and averaged over the layers that read the channels: on a
-    residual stream these read it at different depths, where gradients differ in size.
+    residual stream these read it at different depths, where gradients differ in size. Where a channel is several inputs
+    of a layer (tied channels, or the positions of a map that is flattened for a linear layer) the size is taken of each
+    and averaged, so that none cancels another: after a flatten this is more than equation 8 would give.
 
     Returns:
         Shape (width,). A group that no layer with gradient products reads is scored by ``l1``.

@@ -238,8 +238,13 @@ class _Fit:
         return [len(calls) for calls in self.outputs] == [1]
 
     def add(self, rows: torch.Tensor, chunk: int, call: int) -> None:
-        """Add inputs, shape (parts, rows, inputs), and what the dense layer gave in their place."""
+        """Add inputs, shape (parts, rows, inputs), and what the dense layer gave in their place.
+
+        Nothing where these are of other samples, as the pruned model sends them other ways than the dense one did.
+        """
         outputs = self.outputs[chunk][call]
+        if outputs.shape[1] != rows.shape[1]:
+            return
         kept = self._kept.to(outputs.device)
         expected = outputs[kept.flatten()].unflatten(0, kept.shape).transpose(1, 2)
         rows = rows - self._shift.to(rows)

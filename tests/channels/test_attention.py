@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from automl_prune.channels import prune
+from automl_prune.channels import ChannelGraph, prune
 from tests.channels.nets import check
 
 TOKENS = (torch.randn(2, 5, 12, generator=torch.Generator().manual_seed(2)),)
@@ -40,6 +41,20 @@ class CrossAttention(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         q, k, v = (layer(x).unflatten(-1, (3, -1)).transpose(1, 2) for layer in (self.q, self.k, self.v))
         y = F.scaled_dot_product_attention(q[:, :, :1], k, v, scale=0.5)
+        return torch.as_tensor(self.proj(y.transpose(1, 2).flatten(2)))
+
+
+class SharedKeys(nn.Module):
+    """Four heads of queries share two of keys and values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q, self.k, self.v, self.proj = nn.Linear(12, 16), nn.Linear(12, 8), nn.Linear(12, 8), nn.Linear(16, 12)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        q = self.q(x).unflatten(-1, (4, -1)).transpose(1, 2)
+        k, v = (layer(x).unflatten(-1, (2, -1)).transpose(1, 2) for layer in (self.k, self.v))
+        y = F.scaled_dot_product_attention(q, k, v, enable_gqa=True)
         return torch.as_tensor(self.proj(y.transpose(1, 2).flatten(2)))
 
 
@@ -92,3 +107,13 @@ def test_torch_multihead_attention_keeps_its_width_and_loses_mlp_channels() -> N
     layer = nn.TransformerEncoderLayer(12, 3, 20, batch_first=True, dropout=0.0)
     graph = check(transformer(layer), TOKENS)
     assert graph.widths["1.linear1"] == 20
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_heads_that_share_keys_stay_with_the_reason(dtype: torch.dtype) -> None:
+    net = transformer(Block(SharedKeys())).to(dtype)
+    graph = ChannelGraph.trace(net, tuple(t.to(dtype) for t in TOKENS))
+    assert graph.widths == {"0": 12, "1.up": 20}
+    reasons = {skip.name: skip.reason for skip in graph.skipped}
+    assert all("shares keys" in reasons[f"1.attention.{name}"] for name in "qkv")
+    assert check(net, TOKENS).widths == graph.widths

@@ -29,6 +29,20 @@ def test_depthwise_with_multiplier() -> None:
     assert (depthwise.groups, depthwise.in_channels, depthwise.out_channels) == (4, 4, 8)
 
 
+@pytest.mark.parametrize("learnt", [False, True])
+@pytest.mark.parametrize("spread", [lambda k, n: k.expand(n, -1, -1, -1), lambda k, n: k.repeat(n, 1, 1, 1)])
+@pytest.mark.parametrize("function", [F.conv2d, F.conv_transpose2d])
+def test_one_kernel_spread_over_the_channels(function: Any, spread: Any, learnt: bool) -> None:
+    def forward(m: Any, x: Any) -> Any:
+        y = m.a(x)
+        return m.head(m.b(function(y, spread(m.kernel, y.shape[1]), padding=1, groups=y.shape[1])))
+
+    net = Net(forward, a=conv(3, 8), b=conv(8, 6), head=head(6))
+    kernel = torch.rand(1, 1, 3, 3)
+    net.kernel = nn.Parameter(kernel) if learnt else nn.Buffer(kernel)
+    assert check(net).widths == {"a": 8, "b": 6}
+
+
 def test_grouped_convolution_keeps_equal_parts() -> None:
     net = nn.Sequential(conv(3, 16), nn.ReLU(), conv(16, 24, groups=4), nn.ReLU(), conv(24, 4), head(4))
     graph = check(net)
@@ -210,6 +224,25 @@ def test_a_rule_of_ones_own() -> None:
         assert ChannelGraph.trace(net, doubles).widths == {"a": 6}
     with pytest.raises(ValueError, match="has a rule already"):
         rule(operator)(double_rule)
+
+
+def test_a_rule_that_fails_protects_and_is_named() -> None:
+    @torch.library.custom_op("automl_prune_tests::triple", mutates_args=())
+    def triple(x: torch.Tensor) -> torch.Tensor:
+        return 3 * x
+
+    operator: Any = torch.ops.automl_prune_tests.triple
+
+    @rule(operator)
+    def triple_rule(provenance: Provenance, call: Call) -> None:
+        raise KeyError("axis")
+
+    net = Net(lambda m, x: m.head(m.b(operator(m.a(x)))), a=conv(3, 6), b=conv(6, 4), head=head(4))
+    with torch.no_grad():  # the operator has no derivative
+        graph = check(net)
+    assert graph.widths == {"b": 4}
+    (skipped,) = [s for s in graph.skipped if s.name == "a"]
+    assert "the rule of triple failed: KeyError: 'axis' (channels/test_structure.py:" in skipped.reason
 
 
 def test_nothing_keeps_a_dead_model_alive() -> None:

@@ -99,3 +99,16 @@ def test_a_parameter_given_to_a_module_as_input() -> None:
     model = Tokens()
     assert count_macs(model, (torch.randn(1, 4),)) == (2 + 1) * 4 * 3
     assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_work_beside_the_batch_counts_once(batch: int) -> None:
+    class Factored(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.u, self.v = nn.Parameter(torch.randn(10, 4)), nn.Parameter(torch.randn(4, 8))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.nn.functional.linear(x, self.u @ self.v)
+
+    assert count_macs(Factored(), (torch.randn(batch, 8),)) == 10 * 4 * 8 + 10 * 8

@@ -85,8 +85,13 @@ def rule_of(operator: OpOverload) -> Rule | None:
 
 def unknown(p: Provenance, call: Call) -> None:
     """No rule: protect everything the operator reads; what it returns has no labels."""
+    not_followed(p, call, f"no rule is known for the operator {call.name}; add one with channels.rule")
+
+
+def not_followed(p: Provenance, call: Call, reason: str) -> None:
+    """Protect everything the operator reads, for the reason given; what it returns has no labels."""
     labels = [p.of(tensor) for tensor in call.tensors]
-    p.protect_all(labels, f"no rule is known for the operator {call.name}; add one with channels.rule")
+    p.protect_all(labels, reason)
     for tensor in call.outputs:
         p.assign(tensor, Labels({}, any(item.activation for item in labels)))
 

@@ -29,9 +29,11 @@ def convolution(p: Provenance, call: Call) -> None:
     around = _around(p, x, out)
     computed = x if transposed else out
     beside = [around.get(d, np.full(computed.shape[d], NONE)) for d in range(computed.dim()) if d != 1]
-    _contract(p, int(np.prod(weight.shape[2:])), [read, made, *beside])
+    depthwise = groups > 1 and groups == x.shape[1]
+    filters = _filters(incoming, read, made, transposed=transposed) if depthwise else [read, made]
+    _contract(p, int(np.prod(weight.shape[2:])), [*filters, *beside])
 
-    if groups > 1 and groups == x.shape[1]:
+    if depthwise:
         produced = _depthwise(p, incoming, weight, read, made, transposed=transposed)
     elif transposed:
         p.tie_parts(read, groups, "a grouped convolution")
@@ -43,7 +45,7 @@ def convolution(p: Provenance, call: Call) -> None:
             _read_channels(p, part, read)
         p.tie_parts(incoming, groups, "a grouped convolution")
         produced = made
-    if not (groups > 1 and groups == x.shape[1]):
+    if not depthwise:
         p.produce(made)
     if isinstance(bias, torch.Tensor):
         produced = p.tie(produced, p.on(bias, 0), "a convolution's bias")
@@ -72,6 +74,16 @@ def _contract(p: Provenance, unlabelled: int, axes: Sequence[IntArray]) -> None:
         if not (axis >= 0).any():
             unlabelled *= len(axis)
     p.contract(unlabelled, labelled)
+
+
+def _filters(incoming: IntArray, read: IntArray, made: IntArray, *, transposed: bool) -> list[IntArray]:
+    """The weight axes of a depthwise convolution as they count: a kernel spread over the channels is as long as these.
+
+    A kernel expanded or repeated to the number of channels has no labels there.
+    """
+    if transposed:
+        return [np.maximum(read, incoming), made]
+    return [read, np.maximum(made, np.repeat(incoming, len(made) // len(incoming)))]
 
 
 def _depthwise(
@@ -151,6 +163,12 @@ def attention(p: Provenance, call: Call) -> None:
     """Queries and keys (batch, heads, tokens, width) are contracted over their width, which also sets the scale."""
     query, key, value = call.args[:3]
     last = query.dim() - 1
+    tokens = [query.shape[last - 1], key.shape[last - 1]]
+    if key.shape[1] not in (1, query.shape[1]):  # a width narrowed alone would leave the fused operator, and its memory
+        p.protect_all(map(p.of, (query, key, value)), "attention shares keys and values between its heads")
+        p.contract(int(np.prod([*query.shape[: last - 1], *tokens])) * (query.shape[last] + value.shape[last]), [])
+        p.assign(call.outputs[0], Labels({}, activation=True))
+        return
     inner = [p.on(query, last), p.on(key, last)]
     scaled = call.kwargs.get("scale") is None
     made = p.on(value, last)
@@ -158,7 +176,6 @@ def attention(p: Provenance, call: Call) -> None:
     for array in inner:
         p.span(array, "attention's scale", exact=not scaled)
     around = [p.tie_all((p.on(t, dim) for t in (query, key, value)), "attention") for dim in range(last - 1)]
-    tokens = [query.shape[last - 1], key.shape[last - 1]]
     for axis in (inner[0] if (inner[0] >= 0).any() else inner[1], made):
         _contract(p, int(np.prod(tokens)), [*around, axis])
     dims = {**dict(enumerate(around)), last: made}
