@@ -124,6 +124,8 @@ def test_the_module_is_the_command() -> None:
         (["export", "none", "--trial", "1"], "none holds no study"),
         (["export", "none"], "either --trial N or --budget"),
         (["retarget", "none", "--budget", "macs=0.3"], "none holds no study"),
+        (["retarget", "none", "--budget", "macs=["], "--budget 'macs=['"),
+        (["search", str(DIGITS), "--set", "model.args.num_classes=5"], "cannot be trained on these data"),
         (["retarget", "none", "--budget", "macs"], "--budget 'macs': write it as metric=value"),
         (["retarget", "none", "--budget", "mac=0.3"], "did you mean 'macs'"),
         (["retarget", "none"], "Missing option '--budget'"),
@@ -315,3 +317,12 @@ def test_an_error_is_the_last_event_and_a_message_on_stderr(run: Run) -> None:
     (event,) = [json.loads(line) for line in out.splitlines()]
     assert (event["event"], event["status"]) == ("error", 2)
     assert f"Error: {event['message']}" in err
+
+
+def test_a_fault_of_the_disk_is_an_event_too(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    status, out, _ = run("search", DIGITS, "--run-dir", tmp_path / "file", "--json")
+    assert status == 2
+    event = json.loads(out.splitlines()[-1])
+    assert (event["event"], event["status"]) == ("error", 2)
+    assert "check the path, its permissions and free space" in event["message"]

@@ -168,8 +168,8 @@ def _check_fits(model: nn.Module, task: Task, device: torch.device) -> None:
     except (RuntimeError, IndexError, TypeError, ValueError) as error:
         shapes = " and ".join(str(tuple(tensor.shape)) for tensor in inputs)
         raise ModelError(
-            f"the model cannot be trained on these data: for inputs of shape {shapes} it says "
-            f"{type(error).__name__}: {shorten(str(error), 200)}; check model.args (input channels, number of classes)"
+            f"the model cannot be trained on these data: for inputs of shape {shapes} it fails "
+            f"({shorten(str(error), 200)}); check model.args (input channels, number of classes)"
         ) from error
 
 

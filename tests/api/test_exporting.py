@@ -9,7 +9,10 @@ from typing import Any
 import pytest
 
 from automl_prune import api
-from automl_prune.errors import CheckpointError, ConfigError
+from automl_prune.candidate import Candidate
+from automl_prune.errors import CheckpointError, ConfigError, StudyError
+from automl_prune.evaluation.evaluator import Climb
+from automl_prune.evaluation.record import Evaluation
 from automl_prune.study.runner import run_study
 from automl_prune.study.storage import open_storage
 from automl_prune.yaml_file import to_yaml
@@ -97,3 +100,13 @@ def test_linked_results_are_replaced_and_what_they_point_to_stays(run_dir: Path,
     api.report(run_dir)
     assert precious.read_text() == "mine"
     assert not (run_dir / "report.html").is_symlink()
+
+
+def test_a_model_over_the_budget_is_not_exported(tmp_path: Path) -> None:
+    def over(candidate: Candidate, seed: int, climb: Climb) -> Evaluation:
+        found = evaluate(candidate, seed, climb)
+        return replace(found, costs={"macs": replace(found.costs["macs"], value=1e9)})
+
+    run_study(replace(spec(3), name="study"), open_storage(None, tmp_path), propose, over)
+    with pytest.raises(StudyError, match="trial 0 is over the budget"):
+        api.export(tmp_path, trial=0)
