@@ -6,7 +6,7 @@ import math
 import re
 import traceback
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -78,9 +78,25 @@ def prove(
                 graph = guessless  # a number that looked like a size was another
             else:
                 protected[name] = problem
+    graph = _without_mere_numbers(graph.without(protected) if protected else graph, bench)
     if on_step:
         on_step(done, done)
-    return graph.without(protected) if protected else graph
+    return graph
+
+
+def _without_mere_numbers(graph: ChannelGraph, bench: _Bench) -> ChannelGraph:
+    """The graph without attributes that the model is right without: they equal a width, and mean something else."""
+    for kind in dict.fromkeys((_kind(attribute.module), attribute.name) for attribute in graph.attributes):
+        fewer = tuple(a for a in graph.attributes if (_kind(a.module), a.name) != kind)
+        without = replace(graph, attributes=fewer)
+        if not bench.failure(without, graph.widths):
+            graph = without
+    return graph
+
+
+def _kind(name: str) -> str:
+    """What names have in common that differ in numbers alone."""
+    return re.sub(r"\d+", "0", name)
 
 
 def _alike(found: Collection[str], names: Iterable[str], failure: Failure) -> dict[str, str]:
@@ -88,12 +104,8 @@ def _alike(found: Collection[str], names: Iterable[str], failure: Failure) -> di
 
     Names are alike when they differ in numbers alone.
     """
-
-    def kind(name: str) -> str:
-        return re.sub(r"\d+", "0", name)
-
-    kinds = {kind(name) for name in found}
-    problems = {name: failure([name]) for name in names if kind(name) in kinds and name not in found}
+    kinds = {_kind(name) for name in found}
+    problems = {name: failure([name]) for name in names if _kind(name) in kinds and name not in found}
     return {name: problem for name, problem in problems.items() if problem}
 
 

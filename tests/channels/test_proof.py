@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
+import torch
 from torch import nn
 
-from automl_prune.channels import ChannelGraph, prove
+from automl_prune.channels import ChannelGraph, prove, prune
 from automl_prune.channels.proof import DRAWS, random_part
 from tests.channels.nets import INPUTS, Net, check, conv, head
 
@@ -49,3 +50,25 @@ def test_nothing_right_is_protected(name: str) -> None:
     layers = {name: conv(3, 8), "second": conv(8, 6), "head": head(6)}
     graph = check(Net(lambda m, x: m.head(m.second(getattr(m, name)(x).flip(1))), **layers))
     assert graph.widths == {name: 8, "second": 6}
+
+
+class Mere(nn.Module):
+    """Holds three numbers that equal a width, of which the forward pass needs one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.image_size = self.num_classes = self.width = 8
+        self.first, self.head = conv(3, 8), nn.Linear(8, 8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.first(x)
+        return cast(torch.Tensor, self.head(y.view(len(y), self.width, -1).mean(2)))
+
+
+def test_numbers_that_only_equal_a_width_stay() -> None:
+    model = Mere().double()
+    inputs = (torch.randn(2, 3, 4, 4).double(),)
+    graph = prove(model, ChannelGraph.trace(model, inputs), inputs)
+    small = prune(model, graph.plan({"first": [0, 1, 2]}))
+    assert (small.width, small.image_size, small.num_classes) == (3, 8, 8)
+    assert small(*inputs).shape == (2, 8)
