@@ -199,9 +199,9 @@ def _table(studies: list[dict[str, Any]]) -> str:
         "# Strategies",
         "",
         f"Studies without training, scored on {SAMPLES} validation images; mean over seeds. Hypervolume of the front",
-        "against 50 % accuracy at half the MACs, in thousandths, and how much of it the search added to the baselines of",
-        "the same seed, from which all strategies start; validation and (test) accuracy in % of the best model within each",
-        "budget. Written by `strategies.py` from `strategies.json`.",
+        "against 50 % accuracy at half the MACs, in thousandths, and how much of it the search added to the baselines",
+        "of the same seed, from which all strategies start; validation and (test) accuracy in % of the best model",
+        "within each budget. Written by `strategies.py` from `strategies.json`.",
     ]
     for model, trials in product(sorted({study["model"] for study in studies}), map(str, AFTER)):
         mine = [study for study in studies if study["model"] == model and trials in study["after"]]

@@ -70,5 +70,5 @@ def test_numbers_that_only_equal_a_width_stay() -> None:
     inputs = (torch.randn(2, 3, 4, 4).double(),)
     graph = prove(model, ChannelGraph.trace(model, inputs), inputs)
     small = prune(model, graph.plan({"first": [0, 1, 2]}))
-    assert (small.width, small.image_size, small.num_classes) == (3, 8, 8)
+    assert [getattr(small, name) for name in ("width", "image_size", "num_classes")] == [3, 8, 8]
     assert small(*inputs).shape == (2, 8)
