@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from automl_prune.checkpoints import Checkpoint
-from automl_prune.errors import ConfigError, EvaluationError, ModelError
+from automl_prune.errors import ConfigError, DataError, EvaluationError, ModelError
 from automl_prune.evaluation.layout import inference, training_format
 from automl_prune.evaluation.memory import within_memory
 from automl_prune.evaluation.score import score
@@ -143,6 +143,7 @@ def train(
         EvaluationError: The loss is not finite, or has grown tenfold; or memory ran out.
         CheckpointError: The checkpoint is damaged, or of another training.
         ModelError: The model cannot run on the data, or its outputs have no loss.
+        DataError: The training split has no batch.
     """
     run = _Run(model, task, recipe, seed=seed, device=device, regulariser=regulariser, on_step=on_step)
     kept = None if checkpoint is None else Checkpoint(checkpoint, run.identity())
@@ -160,7 +161,10 @@ def train(
 
 def _check_fits(model: nn.Module, task: Task, device: torch.device) -> None:
     """The loss of one batch, so that a model that is not made for these data is told from a fault in the training."""
-    batch = move(next(iter(task.batches("train"))), device)
+    first = next(iter(task.batches("train")), None)
+    if first is None:
+        raise DataError("the training split has no batch; lower data.batch_size or add samples")
+    batch = move(first, device)
     inputs = task.inputs(batch)
     try:
         with within_memory(device), inference(model):

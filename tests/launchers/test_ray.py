@@ -122,6 +122,7 @@ def test_a_team_on_a_cluster_needs_a_database_and_leaves_devices_to_ray() -> Non
         Team(4, devices=("cpu",), ray=Ray())
 
 
+# The dev extra brings Ray, so `make test` runs this; who installs less has no Ray to launch workers on.
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed (extra ray)")
 @pytest.mark.filterwarnings("ignore")  # Ray's own
 def test_ray_itself_runs_workers_and_restarts_those_that_die(tmp_path: Path) -> None:

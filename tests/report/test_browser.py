@@ -28,6 +28,7 @@ ROOT = Path(__file__).parents[2]
 FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 MakeRecord = Callable[..., StudyRecord]
 CHROMIUM = next((path for name in ("chromium", "google-chrome", "chrome") if (path := shutil.which(name))), None)
+# A browser is no Python package, so `make test` cannot bring one; the page itself is tested in test_page.py everywhere.
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed (Debian's package chromium)")
 
 
@@ -235,6 +236,7 @@ def test_a_phone_need_not_scroll_sideways(report: Path, opened: Callable[..., Op
     check_narrow(opened(report, viewport={"width": 400, "height": 800}))
 
 
+# The data come from Debian or a download, neither of which `make test` may rely on.
 @pytest.mark.skipif(not FASHION_MNIST.is_dir(), reason="no Fashion-MNIST here (Debian's package dataset-fashion-mnist)")
 def test_the_report_of_a_real_search(tmp_path: Path, opened: Callable[..., Opened]) -> None:
     take_images(tmp_path / "data", train=700, test=200)

@@ -18,6 +18,7 @@ from automl_prune.study.record import StudyRecord
 MakeRecord = Callable[..., StudyRecord]
 
 
+# The dev extra brings Kaleido, but the browser that it drives is no Python package: `make test` cannot bring one.
 @pytest.mark.skipif(importlib.util.find_spec("kaleido") is None, reason="kaleido is not installed (extra figures)")
 @pytest.mark.skipif(not (shutil.which("chromium") or shutil.which("google-chrome")), reason="no Chromium is installed")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:kaleido", "ignore::ResourceWarning")  # its event loop

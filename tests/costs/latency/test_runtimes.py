@@ -70,6 +70,7 @@ def test_torch_runs_with_so_many_threads_and_gives_them_back_after_an_error() ->
     assert torch.get_num_threads() == before
 
 
+# Threads are counted in /proc, which other systems lack; nothing but the counting is left out there.
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="only Linux lists a process's threads")
 def test_onnxruntime_runs_with_so_many_threads() -> None:
     def threads() -> int:
