@@ -14,7 +14,6 @@ from torch import nn
 from automl_prune.api.reading import best_row, verdict, write_results
 from automl_prune.api.watching import Watcher, finalist_trained
 from automl_prune.budget import Budget
-from automl_prune.candidate import Candidate
 from automl_prune.errors import EvaluationError, StudyError
 from automl_prune.finalists import Ahead, Run, choose, differing, export_finalist, train_finalist
 from automl_prune.joining import in_words
@@ -25,9 +24,9 @@ from automl_prune.report.measured import exported_latencies
 from automl_prune.sections import EvaluationSection
 from automl_prune.sensitivity import known_drops
 from automl_prune.session import Session, environment
-from automl_prune.study.baselines import Baseline, Make, at_several_costs
+from automl_prune.study.baselines import Baseline, Propose, at_several_costs
 from automl_prune.study.directory import RunDirectory
-from automl_prune.study.record import FailedFinalist, Point, StudyContext, StudyRecord
+from automl_prune.study.record import FailedFinalist, StudyContext, StudyRecord
 from automl_prune.study.runner import StudyReader, read_study, run_study, write_failed_finalist
 from automl_prune.study.spec import Evaluate, Event, StudySpec
 from automl_prune.study.storage import StudyStorage
@@ -104,28 +103,19 @@ def baselines_of(session: Session, directory: RunDirectory, levels: int = 3) -> 
     """
     projector, first = session.projector, session.space.criteria[0]
 
-    def kind(propose: Callable[[str, float], Candidate], criterion: str) -> Make:
-        def make(share: float) -> tuple[Point, Candidate | None]:
-            candidate = propose(criterion, share)
-            point = projector.point_near(candidate, share)
-            return point, None if projector.candidate(point) == candidate else candidate
-
-        return make
-
-    kinds = {f"uniform {criterion}": kind(projector.uniform, criterion) for criterion in session.space.criteria}
-    for name, propose in (
-        ("global ranking", projector.ranked),
-        ("greedy", projector.greedy),
-        ("knapsack", projector.knapsack),
-    ):
-        kinds[f"{name} {first}"] = kind(propose, first)
+    kinds: dict[str, Propose] = {f"uniform {each}": partial(projector.uniform, each) for each in session.space.criteria}
+    kinds[f"global ranking {first}"] = partial(projector.ranked, first)
+    kinds[f"greedy {first}"] = partial(projector.greedy, first)
+    kinds[f"knapsack {first}"] = partial(projector.knapsack, first)
     for criterion in session.space.criteria:
         drops = known_drops(session.evaluator, criterion, directory.sensitivity)
         if drops:
             errors = errors_of_drops(drops, session.graph.widths)
-            kinds[f"sensitivity-greedy {criterion}"] = kind(partial(projector.greedy, errors=errors), criterion)
-            kinds[f"sensitivity-knapsack {criterion}"] = kind(partial(projector.knapsack, errors=errors), criterion)
-    return at_several_costs(kinds, lowest=session.space.target_cost, levels=levels)
+            kinds[f"sensitivity-greedy {criterion}"] = partial(projector.greedy, criterion, errors=errors)
+            kinds[f"sensitivity-knapsack {criterion}"] = partial(projector.knapsack, criterion, errors=errors)
+    return at_several_costs(
+        kinds, projector.point_near, projector.candidate, lowest=session.space.target_cost, levels=levels
+    )
 
 
 def run(

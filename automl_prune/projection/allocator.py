@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import get_args
 
 import numpy as np
@@ -25,20 +26,20 @@ Curves = Sequence[NDArray[np.float64]]
 class Allocator:
     """Shares a budget out among groups. Whatever it returns is within every budget and uses what rounding leaves over.
 
-    A target is a share, in (0, 1], of the greatest cost within the first budget; every other budget holds as it is.
-    Criteria are given by group, in the order of ``names``.
+    Bounds are absolute, of the first budget's metric; every other budget holds as it is. Criteria are given by group,
+    in the order of ``names``.
 
     Args:
         names: Of the groups.
         allowed: Their widths.
         costs: By metric, functions of the widths.
-        limits: Absolute upper bounds by metric, the first being the target's.
+        limits: Absolute upper bounds by metric, the first being that of which targets are shares.
         scores: By criterion and group, shape (width,), at least 0, not all 0.
 
     Attributes:
         allowed: As given.
         floor: The first budget's cost of the cheapest widths within all budgets.
-        ceiling: The greatest cost within the first budget.
+        ceiling: The greatest cost within the first budget, the others apart.
 
     Raises:
         BudgetError: No allowed widths meet the limits; says the reachable minimum.
@@ -58,44 +59,59 @@ class Allocator:
         metric = next(iter(limits))
         self._first = costs[metric]
         self._widening = Widening(allowed, costs, limits)
+        self._alone = Widening(allowed, costs, {metric: limits[metric]})
         self._cheapest = self._reached()
         self.floor = float(self._first.evaluate(self._cheapest))
         self.ceiling = min(limits[metric], float(self._first.evaluate(allowed.highest)))
-        self._last: tuple[tuple[str | float, ...], Widths] | None = None
+        self.by_name = lru_cache(maxsize=16)(self._by_name)
 
     def reachable(self) -> dict[str, tuple[float, float]]:
         """Least and greatest cost by metric that the allowed widths have, the budget apart."""
         least = self._widening.least()
         return {m: (least[m], float(self._costs[m].evaluate(self.allowed.highest))) for m in self._limits}
 
-    def by_name(self, allocation: str, criteria: Sequence[str], target: float) -> Widths:
-        """The widths of an allocation, as ``Space`` names it; those that were asked for last are remembered."""
-        key: tuple[str | float, ...] = (allocation, *criteria, target)
-        if self._last is None or self._last[0] != key:
-            self._last = key, self._by_name(allocation, criteria, target)
-        return self._last[1]
+    def spend(self, target: float, make: Callable[[float], Widths]) -> Widths:
+        """Widths that spend a share of the budget.
 
-    def _by_name(self, allocation: str, criteria: Sequence[str], target: float) -> Widths:
+        Args:
+            target: Share, in (0, 1], of the first budget; where another budget stops the widths at the whole budget
+                before the first one does, of what they cost there.
+            make: The widths within a bound.
+        """
+        if len(self._limits) == 1:
+            return make(self._bound(target, self.ceiling))
+        whole = make(self.ceiling)
+        if target >= 1:
+            return whole
+        stopped_by_first = self._alone.stuck(whole, self.ceiling)
+        spent = self.ceiling if stopped_by_first else float(self._first.evaluate(whole))
+        return make(self._bound(target, spent))
+
+    def _bound(self, share: float, spent: float) -> float:
+        return max(self.floor, share * spent)
+
+    def _by_name(self, allocation: str, criteria: tuple[str, ...], bound: float) -> Widths:
+        """The widths of an allocation, as ``Space`` names it; asked for as ``by_name``, which remembers the last."""
         match allocation:
             case "uniform":
-                return self.uniform(target)
+                return self.uniform(bound)
             case "global":
-                return self.ranked(criteria, target)
+                return self.ranked(criteria, bound)
             case "greedy":
-                return self.greedy(self.curves(criteria), target)
+                return self.greedy(self.curves(criteria), bound)
             case "knapsack":
-                return self.knapsack(self.curves(criteria), target)
+                return self.knapsack(self.curves(criteria), bound)
         raise ConfigError(f"there is no allocation {allocation!r}; {nearest(allocation, get_args(Allocation))}")
 
-    def uniform(self, target: float) -> Widths:
+    def uniform(self, bound: float) -> Widths:
         """The same fraction of every group."""
-        return self.weighted(np.ones(len(self._names)), target)
+        return self.weighted(np.ones(len(self._names)), bound)
 
-    def weighted(self, weights: NDArray[np.float64], target: float) -> Widths:
+    def weighted(self, weights: NDArray[np.float64], bound: float) -> Widths:
         """Fractions in proportion to ``weights``, shape (groups,)."""
-        return self._project(self.allowed.raises(weights), self._limit(target))
+        return self._project(self.allowed.raises(weights), bound)
 
-    def ranked(self, criteria: Sequence[str], target: float, *, per_cost: bool = False) -> Widths:
+    def ranked(self, criteria: Sequence[str], bound: float, *, per_cost: bool = False) -> Widths:
         """The best channels of all groups together, their scores per unit of cost with ``per_cost``."""
         low, high = self.allowed.steps
         values = np.empty(len(low))
@@ -105,48 +121,43 @@ class Allocator:
             summed = np.concatenate([[0.0], np.cumsum(best)])
             means = (summed[high[mine]] - summed[low[mine]]) / (high[mine] - low[mine])
             values[mine] = means / self._saving(number) if per_cost else means
-        return self._project(self.allowed.ordered(-values), self._limit(target))
+        return self._project(self.allowed.ordered(-values), bound)
 
-    def greedy(self, curves: Curves, target: float) -> Widths:
+    def greedy(self, curves: Curves, bound: float) -> Widths:
         """From dense widths, always the step that adds least error for the cost it saves (``greedy_widths``)."""
-        limit = self._limit(target)
-        return self._towards(greedy_widths(self._first, self.allowed.by_group, curves, limit), limit)
+        return self._towards(greedy_widths(self._first, self.allowed.by_group, curves, bound), bound)
 
-    def knapsack(self, curves: Curves, target: float) -> Widths:
+    def knapsack(self, curves: Curves, bound: float) -> Widths:
         """Least summed error (``knapsack_widths``), from uniform and from greedy widths, whichever ends lower."""
-        limit = self._limit(target)
         found = [
-            knapsack_widths(self._first, self.allowed.by_group, curves, limit, start, lambda w: self._towards(w, limit))
-            for start in (self.uniform(target), self.greedy(curves, target))
+            knapsack_widths(self._first, self.allowed.by_group, curves, bound, start, lambda w: self._towards(w, bound))
+            for start in (self.uniform(bound), self.greedy(curves, bound))
         ]
         return min(found, key=lambda widths: total(curves, widths))
 
-    def towards(self, widths: Widths, target: float) -> Widths:
+    def towards(self, widths: Widths, bound: float) -> Widths:
         """In the proportions of the given widths, which another space may have allowed.
 
         They stay themselves where they are allowed and fit, and become wider where they leave room.
         """
         if any(width not in own for own, width in zip(self.allowed.by_group, widths.tolist(), strict=True)):
-            return self._project(self.allowed.raises(widths / self.allowed.highest), self._limit(target))
-        return self._towards(widths, self._limit(target))
+            return self._project(self.allowed.raises(widths / self.allowed.highest), bound)
+        return self._towards(widths, bound)
 
     def curves(self, criteria: Sequence[str]) -> list[NDArray[np.float64]]:
         """The errors of every group by its own criterion's scores."""
         return [self._curves[name][group] for name, group in zip(criteria, self._names, strict=True)]
 
-    def _limit(self, share: float) -> float:
-        return max(self.floor, share * self.ceiling)
-
-    def _towards(self, widths: Widths, limit: float) -> Widths:
+    def _towards(self, widths: Widths, bound: float) -> Widths:
         raises = self.allowed.raises(widths / self.allowed.highest)
-        if self._widening.fits(widths, limit):
-            return self._widening.beyond(widths, raises, limit)
-        return self._project(raises, limit)
+        if self._widening.fits(widths, bound):
+            return self._widening.beyond(widths, raises, bound)
+        return self._project(raises, bound)
 
-    def _project(self, raises: NDArray[np.int64], limit: float) -> Widths:
-        """The widths after as many ``raises`` (groups, in order) as the limit and budgets allow, shape (groups,)."""
-        found = self._widening.along(raises, limit)
-        return self._widening.beyond(self._cheapest, raises, limit) if found is None else found
+    def _project(self, raises: NDArray[np.int64], bound: float) -> Widths:
+        """The widths after as many ``raises`` (groups, in order) as the bound and budgets allow, shape (groups,)."""
+        found = self._widening.along(raises, bound)
+        return self._widening.beyond(self._cheapest, raises, bound) if found is None else found
 
     def _saving(self, number: int) -> float:
         """What a channel of a group costs in the dense model, in the first budget's metric, on average."""

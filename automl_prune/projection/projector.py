@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -39,8 +40,8 @@ class Projector:
     group's error (``errors_of_scores``) a factor ``exp(coefficient_g)``, and the widths are those of least sum
     (``knapsack``), filled up in the same way.
 
-    The target is ``target_cost`` times the greatest cost within the first budget; every other budget
-    holds as it is.
+    The target is ``target_cost`` times the greatest cost within the first budget; where another budget stops the
+    widths before, times what they cost there (``Allocator.spend``). Every other budget holds as it is.
 
     ``I_g`` comes from the participation ratio ``(sum s)^2 / (n sum s^2)`` of the criterion's scores of the
     group, from 1/n (one channel has everything) to 1 (all are equal). Its logarithm is standardised over the
@@ -131,23 +132,32 @@ class Projector:
         """
         self._check_point(point)
         criteria, target = self._criteria(point), float(point["target_cost"])
+        return self._candidate(self._allocator.spend(target, self._widths(point, criteria)), criteria)
+
+    def _widths(self, point: Mapping[str, float | str], criteria: Sequence[str]) -> Callable[[float], Widths]:
+        """The widths of a point within a bound of the first cost."""
+        allocator = self._allocator
         slope = float(point.get("depth_slope", 0.0)) * np.linspace(-1, 1, len(self._names))
         own = [float(point.get(f"{self._space.correction}/{unit}", 0.0)) for unit in self._units]
         correction = np.array(own) + slope
         if self._space.coefficient is not None:
-            curves = self._allocator.curves(criteria)
+            curves = allocator.curves(criteria)
             weighted = [curve * math.exp(each) for curve, each in zip(curves, correction, strict=True)]
-            return self._candidate(self._allocator.knapsack(weighted, target), criteria)
+            return lambda bound: allocator.knapsack(weighted, bound)
         exponent = float(point.get("importance_exponent", self._space.importance_exponent[0]))
         importance = np.array([self._importance[name][i] for i, name in enumerate(criteria)])
         weights = importance**exponent * np.exp(correction)
         allocation = str(point.get("allocation", self._space.allocations[0]))
         if allocation == "uniform":  # all fractions are 1, not what rounding makes of them
-            return self._candidate(self._allocator.weighted(weights, target), criteria)
-        widths = self._allocator.by_name(allocation, self._everywhere(self._space.criteria[0]), target)
-        if not (weights == 1).all():
-            widths = self._allocator.weighted(weights * widths / self._allowed.highest, target)
-        return self._candidate(widths, criteria)
+            return lambda bound: allocator.weighted(weights, bound)
+        first = tuple(self._everywhere(self._space.criteria[0]))
+
+        def corrected(bound: float) -> Widths:
+            widths = allocator.by_name(allocation, first, bound)
+            return widths if (weights == 1).all() else allocator.weighted(weights * widths / dense, bound)
+
+        dense = self._allowed.highest
+        return corrected
 
     def uniform_point(self, criterion: str, target: float) -> dict[str, float | str]:
         """The point without corrections, of uniform widths where the space has them; where coefficients, all are 1.
@@ -175,7 +185,7 @@ class Projector:
 
         Args:
             candidate: Any within the space's width limits.
-            target: Share of the first budget it was made for.
+            target: Share of the budget it was made for.
 
         Returns:
             A point p; the space has the candidate exactly when ``self.candidate(p)`` equals it.
@@ -209,9 +219,9 @@ class Projector:
 
         Args:
             criterion: One of the space's; else ``ConfigError``.
-            target: Share of the first budget to spend, in (0, 1].
+            target: Share of the budget to spend, in (0, 1].
         """
-        return self._candidate(self._allocator.uniform(target), self._everywhere(criterion))
+        return self._candidate(self._allocator.spend(target, self._allocator.uniform), self._everywhere(criterion))
 
     def ranked(self, criterion: str, target: float = 1.0, *, per_cost: bool = False) -> Candidate:
         """The candidate that keeps the best channels of all groups together, within every budget.
@@ -222,23 +232,25 @@ class Projector:
 
         Args:
             criterion: One of the space's; else ``ConfigError``.
-            target: Share of the first budget to spend, in (0, 1].
+            target: Share of the budget to spend, in (0, 1].
             per_cost: Whether a step is worth its score per unit of the first budget's cost that a channel of its
                 group saves in the dense model, rather than its score.
         """
         criteria = self._everywhere(criterion)
-        return self._candidate(self._allocator.ranked(criteria, target, per_cost=per_cost), criteria)
+        ranked = partial(self._allocator.ranked, criteria, per_cost=per_cost)
+        return self._candidate(self._allocator.spend(target, ranked), criteria)
 
     def greedy(self, criterion: str, target: float = 1.0, errors: WidthErrors | None = None) -> Candidate:
         """Narrow, from the dense widths, what adds least error for the cost it saves (``allocation.greedy_widths``).
 
         Args:
             criterion: One of the space's, which chooses the channels; else ``ConfigError``.
-            target: Share of the first budget to spend, in (0, 1].
+            target: Share of the budget to spend, in (0, 1].
             errors: By group and width; by default those of the criterion's scores.
         """
         criteria = self._everywhere(criterion)
-        return self._candidate(self._allocator.greedy(self._curves(criteria, errors), target), criteria)
+        greedy = partial(self._allocator.greedy, self._curves(criteria, errors))
+        return self._candidate(self._allocator.spend(target, greedy), criteria)
 
     def knapsack(self, criterion: str, target: float = 1.0, errors: WidthErrors | None = None) -> Candidate:
         """The widths of least summed error (``allocation.knapsack_widths``); arguments as for ``greedy``.
@@ -246,21 +258,22 @@ class Projector:
         Found from uniform widths, and from greedy ones; of both results the one with the smaller sum.
         """
         criteria = self._everywhere(criterion)
-        return self._candidate(self._allocator.knapsack(self._curves(criteria, errors), target), criteria)
+        knapsack = partial(self._allocator.knapsack, self._curves(criteria, errors))
+        return self._candidate(self._allocator.spend(target, knapsack), criteria)
 
     def alike(self, candidate: Candidate, target: float = 1.0) -> Candidate:
         """The candidate with the proportions and criteria of another one, within every budget.
 
         Args:
             candidate: Of the same groups, perhaps of another budget; a group that it does not name keeps all.
-            target: Share of the first budget to spend, in (0, 1].
+            target: Share of the budget to spend, in (0, 1].
         """
         default = self._space.criteria[0]
         criteria = [c.criterion if (c := candidate.choices.get(name)) else default for name in self._names]
         for criterion in criteria:
             self._check_criterion(criterion)
         widths = np.array([candidate.widths.get(name, self._dense[name]) for name in self._names], dtype=np.int64)
-        return self._candidate(self._allocator.towards(widths, target), criteria)
+        return self._candidate(self._allocator.spend(target, partial(self._allocator.towards, widths)), criteria)
 
     def _curves(self, criteria: Sequence[str], errors: WidthErrors | None) -> list[NDArray[np.float64]]:
         return self._allocator.curves(criteria) if errors is None else [errors[name] for name in self._names]

@@ -43,6 +43,11 @@ class Widening:
         """Whether every limit holds, the first not above ``bound``."""
         return self._fits(widths, self._with(bound))
 
+    def stuck(self, widths: Widths, bound: float) -> bool:
+        """Whether no group of widths that fit can be raised alone, the first limit not above ``bound``."""
+        places = self._places_of(widths)
+        return not self._leaps(places, list(range(len(places))), self._with(bound))
+
     def least(self) -> dict[str, float]:
         """The least cost by metric on the way of equal fractions, from the narrowest to the widest widths."""
         way = self._even_way()
@@ -70,9 +75,7 @@ class Widening:
 
     def beyond(self, widths: Widths, raises: NDArray[np.int64], bound: float) -> Widths:
         """Widths that fit, filled up; of ``raises``, a way that passes them, the rest is taken in order."""
-        places = np.array(
-            [own.index(width) for own, width in zip(self._allowed.by_group, widths.tolist(), strict=True)]
-        )
+        places = self._places_of(widths)
         before, rest = places.copy(), []
         for group in raises.tolist():
             if before[group] > 0:
@@ -93,6 +96,10 @@ class Widening:
         for metric, cost in self._costs.items():
             fits &= cost.evaluate_all(many) <= limits[metric]
         return fits
+
+    def _places_of(self, widths: Widths) -> NDArray[np.int64]:
+        each = zip(self._allowed.by_group, widths.tolist(), strict=True)
+        return np.array([own.index(width) for own, width in each], dtype=np.int64)
 
     def _places(self, raises: NDArray[np.int64]) -> NDArray[np.int64]:
         return np.bincount(raises, minlength=len(self._allowed.by_group))

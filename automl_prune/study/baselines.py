@@ -40,31 +40,40 @@ class Baseline:
             raise StudyError(f"a baseline cannot be called {SEARCH!r}: that is what the strategy's points are called")
 
 
-Make: TypeAlias = Callable[[float], tuple[Point, Candidate | None]]
-"""From the share of the budget to spend to a baseline's point, and its candidate where the point does not give it."""
+Propose: TypeAlias = Callable[[float], Candidate]
+"""From the share of the budget to spend to a baseline's candidate."""
 
 
-def at_several_costs(kinds: Mapping[str, Make], *, lowest: float, levels: int = 3) -> tuple[Baseline, ...]:
+def at_several_costs(
+    kinds: Mapping[str, Propose],
+    point_near: Callable[[Candidate, float], Point],
+    candidate_of: Callable[[Point], Candidate],
+    *,
+    lowest: float,
+    levels: int = 3,
+) -> tuple[Baseline, ...]:
     """Every kind of baseline at the budget, then at ever lower costs.
 
     Args:
         kinds: By name, e.g. ``"uniform l1"``.
+        point_near: The point of a candidate made for a share of the budget, or one near it.
+        candidate_of: The candidate of a point.
         lowest: Least share of the budget, in (0, 1].
         levels: How many shares, evenly spaced from 1 down to ``lowest``.
 
     Returns:
-        All kinds at the budget first, because those must be beaten; what equals an earlier one is left out.
+        All kinds at the budget first, because those must be beaten; a candidate that an earlier one has is left out.
     """
     shares = [1 - (1 - lowest) * level / max(levels - 1, 1) for level in range(levels)]
     found: dict[str, Baseline] = {}
-    known: list[tuple[Point, Candidate | None]] = []
     for share in shares:
-        for kind, make in kinds.items():
-            origin = kind if share == 1 else f"{kind} at {share:.0%} of the budget"
-            made = make(share)
-            if made not in known:
-                known.append(made)
-                found.setdefault(origin, Baseline(origin, *made))
+        for kind, propose in kinds.items():
+            candidate = propose(share)
+            if candidate.digest not in found:
+                origin = kind if share == 1 else f"{kind} at {share:.0%} of the budget"
+                point = point_near(candidate, share)
+                own = None if candidate_of(point) == candidate else candidate
+                found[candidate.digest] = Baseline(origin, point, own)
     return tuple(found.values())
 
 

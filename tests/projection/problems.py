@@ -67,17 +67,30 @@ class Problem:
     def cost(self, metric: str, widths: Mapping[str, int]) -> float:
         return self.graph.cost_models[metric].at(widths)
 
-    @property
-    def target(self) -> float:
-        """The first metric's bound by the documentation, worked out apart from the code."""
+    def bounds(self, share: float, whole: Mapping[str, int]) -> dict[str, float]:
+        """The bounds that the documentation gives a share of the budget, by metric.
+
+        Args:
+            share: Of the budget.
+            whole: The widths at the whole budget. They stop at the first budget where it alone keeps each group from
+                its next width.
+        """
         metric = next(iter(self.limits))
         least = self.cost(metric, {name: widths[0] for name, widths in self.allowed.items()})
-        ceiling = min(self.limits[metric], self.cost(metric, self.graph.widths))
-        return max(least, float(self.point["target_cost"]) * ceiling)
+        spent = min(self.limits[metric], self.cost(metric, self.graph.widths))
+        wider = [
+            {**whole, name: min(width for width in widths if width > whole[name])}
+            for name, widths in self.allowed.items()
+            if whole[name] < widths[-1]
+        ]
+        if len(self.limits) > 1 and any(self.cost(metric, each) <= self.limits[metric] for each in wider):
+            spent = self.cost(metric, whole)
+        return {**self.limits, metric: min(self.limits[metric], max(least, share * spent))}
 
-    def meets(self, widths: Mapping[str, int]) -> bool:
-        first = next(iter(self.limits))
-        bounds = {**self.limits, first: min(self.limits[first], self.target)}
+    def meets(self, widths: Mapping[str, int], **point: float | str) -> bool:
+        """Whether widths are within the budgets and the target of the point, changed as given."""
+        point = {**self.point, **point}
+        bounds = self.bounds(float(point["target_cost"]), self.widths(**{**point, "target_cost": 1.0}))
         return all(self.cost(metric, widths) <= bound for metric, bound in bounds.items())
 
 

@@ -81,15 +81,11 @@ def test_greedy_takes_the_cheapest_step_each_time(widths: list[int], seed: int, 
 
 @given(problem=problems(), share=st.floats(0.2, 1), kind=st.sampled_from(["knapsack", "greedy", "uniform"]))
 def test_every_limit_holds_and_no_step_is_left(problem: Problem, share: float, kind: str) -> None:
-    widths = getattr(problem.projector(), kind)(problem.space.criteria[0], share).widths
-    assert all(width in problem.allowed[name] for name, width in widths.items())
-    metric = next(iter(problem.limits))
-    narrowest = {name: allowed[0] for name, allowed in problem.allowed.items()}
-    target = max(
-        problem.cost(metric, narrowest),
-        share * min(problem.limits[metric], problem.cost(metric, problem.graph.widths)),
+    widths, whole = (
+        getattr(problem.projector(), kind)(problem.space.criteria[0], each).widths for each in (share, 1.0)
     )
-    limits = {**problem.limits, metric: min(target, problem.limits[metric])}
+    assert all(width in problem.allowed[name] for name, width in widths.items())
+    limits = problem.bounds(share, whole)
     assert all(problem.cost(metric, widths) <= limit for metric, limit in limits.items())
     for name, width in widths.items():
         wider = [w for w in problem.allowed[name] if w > width][:1]

@@ -68,7 +68,7 @@ def test_widths_are_those_of_the_greatest_common_scale_or_wider(problem: Problem
         for a, b in pairwise(allowed)
     )
     scales = [0.0, *((a + b) / 2 for a, b in pairwise(changes) if b - a > 1e-9 * b), *(2 * c for c in changes[-1:])]
-    feasible = [widths for widths in map(rounded, scales) if problem.meets(widths)]
+    feasible = [widths for widths in map(rounded, scales) if problem.meets(widths, allocation="uniform")]
     widths = problem.widths(allocation="uniform")
     for below in feasible:
         assert all(widths[name] >= below[name] for name in widths)
@@ -192,6 +192,27 @@ def test_a_second_budget_binds_too() -> None:
     assert graph.params.at(widths) <= params
     alone = projector(graph, {"macs": macs})
     assert graph.params.at(alone.candidate(alone.uniform_point("l1", 1.0)).widths) > params
+
+
+@pytest.mark.parametrize("kind", ["uniform", "ranked", "greedy", "knapsack"])
+def test_where_a_second_budget_stops_the_widths_targets_are_shares_of_what_they_cost_there(kind: str) -> None:
+    graph = chain([32, 48, 64], [64, 16, 4, 1])
+    macs, params = graph.dense_costs["macs"], graph.dense_costs["params"]
+    found = projector(graph, {"macs": 0.9 * macs, "params": 0.3 * params})
+    shares = (1.0, 0.85, 0.7)
+    costs = [graph.macs.at(getattr(found, kind)("l1", share).widths) for share in shares]
+    assert costs[0] < 0.8 * macs, "the parameters stop them"
+    least = 0.97 if kind in ("uniform", "ranked") else 0.9  # these weigh what the first budget saves, then make room
+    for share, cost in zip(shares, costs, strict=True):
+        assert least * share * costs[0] <= cost <= share * costs[0]
+
+
+def test_a_second_budget_that_stops_nothing_changes_no_target() -> None:
+    graph = chain([32, 48, 64], [64, 16, 4, 1])
+    limits = {"macs": 0.5 * graph.dense_costs["macs"]}
+    alone, loose = (projector(graph, each) for each in (limits, {**limits, "params": graph.dense_costs["params"]}))
+    for share in (1.0, 0.85, 0.7):
+        assert alone.knapsack("l1", share) == loose.knapsack("l1", share)
 
 
 def test_a_budget_above_the_dense_model_counts_as_the_dense_model() -> None:

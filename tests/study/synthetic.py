@@ -16,7 +16,7 @@ from automl_prune.evaluation.evaluator import Climb
 from automl_prune.evaluation.record import Evaluation, RungScore
 from automl_prune.seeding import derive_seed
 from automl_prune.space import ChoiceParameter, FloatParameter
-from automl_prune.study.baselines import Make, at_several_costs
+from automl_prune.study.baselines import Baseline
 from automl_prune.study.record import Point, StudyContext, StudyRecord
 from automl_prune.study.runner import run_study
 from automl_prune.study.spec import StudySpec
@@ -67,11 +67,11 @@ def spec(
     attempts: int = 3,
     strategy: str = "tpe",
 ) -> StudySpec:
-    kinds: dict[str, Make] = {
-        f"uniform {name}": lambda share, name=name: (uniform_point(name, share, count), None)  # type: ignore[misc]
+    baselines = tuple(
+        Baseline(f"uniform {name}{tail}", uniform_point(name, share, count))
+        for share, tail in ((1.0, ""), (0.75, " at 75% of the budget"), (0.5, " at 50% of the budget"))
         for name in ("l1", "l2")
-    }
-    baselines = at_several_costs(kinds, lowest=0.5)
+    )
     return StudySpec(
         name="synthetic",
         context=context(count),

@@ -15,12 +15,14 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
+from automl_prune.candidate import Candidate, GroupChoice
 from automl_prune.errors import StudyError
-from automl_prune.study.baselines import Baseline, Make, affordable, at_several_costs
+from automl_prune.study.baselines import Baseline, Propose, affordable, at_several_costs
 from automl_prune.study.chains import chains_of
 from automl_prune.study.codec import differences, template
 from automl_prune.study.directory import RunDirectory
 from automl_prune.study.leases import Beat, Owner, Watch
+from automl_prune.study.record import Point
 
 
 def trial(number: int, state: OptunaState, **attributes: Any) -> FrozenTrial:
@@ -160,16 +162,22 @@ def test_beat_survives_failures_and_ends_with_its_trial() -> None:
     assert counts == [1, 2, 3, 4]
 
 
-def test_baselines_start_at_the_budget_and_leave_out_repetitions() -> None:
-    def kind(criterion: str) -> Make:
-        return lambda share: ({"criterion": criterion, "target_cost": max(share, 0.8)}, None)
+def test_baselines_start_at_the_budget_and_leave_out_models_they_have() -> None:
+    def kind(criterion: str) -> Propose:
+        return lambda share: Candidate({"a": GroupChoice(round(5 * max(share, 0.8)), criterion)})
 
-    found = at_several_costs({f"uniform {name}": kind(name) for name in ("l1", "l2")}, lowest=0.6)
-    assert [(b.origin, b.point["target_cost"]) for b in found] == [
-        ("uniform l1", 1.0),
-        ("uniform l2", 1.0),
-        ("uniform l1 at 80% of the budget", 0.8),
-        ("uniform l2 at 80% of the budget", 0.8),
+    def near(candidate: Candidate, share: float) -> Point:
+        return {"criterion": candidate.choices["a"].criterion, "target_cost": share}
+
+    def candidate_of(point: Point) -> Candidate:
+        return kind(str(point["criterion"]))(1.0)
+
+    found = at_several_costs({f"uniform {name}": kind(name) for name in ("l1", "l2")}, near, candidate_of, lowest=0.6)
+    assert [(b.origin, b.point["target_cost"], b.candidate and b.candidate.widths) for b in found] == [
+        ("uniform l1", 1.0, None),
+        ("uniform l2", 1.0, None),
+        ("uniform l1 at 80% of the budget", 0.8, {"a": 4}),
+        ("uniform l2 at 80% of the budget", 0.8, {"a": 4}),
     ]
     assert affordable(found, 5) == found[:2]
     assert affordable(found, 1) == ()
