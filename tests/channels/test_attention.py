@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from automl_prune.channels import ChannelGraph, prune
+from automl_prune.costs import count_costs
 from tests.channels.nets import check
 
 TOKENS = (torch.randn(2, 5, 12, generator=torch.Generator().manual_seed(2)),)
@@ -32,15 +33,17 @@ class Attention(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Queries, keys and values by layers of their own: the width of the values is free."""
+    """Queries, keys and values by layers of their own."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, fused: bool) -> None:
         super().__init__()
+        self.fused = fused
         self.q, self.k, self.v, self.proj = (nn.Linear(12, 12) for _ in range(4))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         q, k, v = (layer(x).unflatten(-1, (3, -1)).transpose(1, 2) for layer in (self.q, self.k, self.v))
-        y = F.scaled_dot_product_attention(q[:, :, :1], k, v, scale=0.5)
+        plain = (0.5 * q[:, :, :1] @ k.transpose(-2, -1)).softmax(-1) @ v
+        y = F.scaled_dot_product_attention(q[:, :, :1], k, v, scale=0.5) if self.fused else plain
         return torch.as_tensor(self.proj(y.transpose(1, 2).flatten(2)))
 
 
@@ -90,9 +93,20 @@ def test_fused_attention_scales_by_what_is_left() -> None:
 
 
 def test_values_have_a_width_of_their_own() -> None:
-    graph = check(transformer(Block(CrossAttention())), TOKENS)
+    graph = check(transformer(Block(CrossAttention(fused=False))), TOKENS)
     assert graph.widths == {"0": 12, "1.attention.q": 4, "1.attention.v": 4, "1.up": 20}
+
+
+@pytest.mark.parametrize("kept", [1, 2, 3])
+def test_values_of_fused_attention_are_narrowed_with_the_queries(kept: int) -> None:
+    """Apart they would cost more memory than planned: torch would leave its fused operator."""
+    net = transformer(Block(CrossAttention(fused=True)))
+    graph = check(net, TOKENS)
+    assert graph.widths == {"0": 12, "1.attention.q": 4, "1.up": 20}
     assert not graph["1.attention.q"].mixes  # its scale is given
+    plan = graph.plan({"1.attention.q": list(range(kept))})
+    tokens = tuple(t.to(next(net.parameters()).dtype) for t in TOKENS)
+    assert count_costs(prune(net, plan), tokens)["memory"] == plan.costs()["memory"].value
 
 
 def test_a_wrong_guess_of_an_attribute_is_dropped() -> None:

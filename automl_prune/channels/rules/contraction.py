@@ -160,7 +160,11 @@ ATTENTION = (
 
 @rule(*ATTENTION)
 def attention(p: Provenance, call: Call) -> None:
-    """Queries and keys (batch, heads, tokens, width) are contracted over their width, which also sets the scale."""
+    """Queries and keys (batch, heads, tokens, width) are contracted over their width, which also sets the scale.
+
+    Values that are as wide are narrowed with them: torch leaves the fused operator where widths come to differ, and
+    then holds the matrix of all pairs of tokens.
+    """
     query, key, value = call.args[:3]
     last = query.dim() - 1
     tokens = [query.shape[last - 1], key.shape[last - 1]]
@@ -172,7 +176,7 @@ def attention(p: Provenance, call: Call) -> None:
     inner = [p.on(query, last), p.on(key, last)]
     scaled = call.kwargs.get("scale") is None
     made = p.on(value, last)
-    p.tie_all(inner, "attention")
+    p.tie_all([*inner, made] if value.shape[last] == query.shape[last] else inner, "attention")
     for array in inner:
         p.span(array, "attention's scale", exact=not scaled)
     around = [p.tie_all((p.on(t, dim) for t in (query, key, value)), "attention") for dim in range(last - 1)]
