@@ -14,6 +14,7 @@ from automl_prune.learning_rate import finalist_recipe
 from automl_prune.report import front_table
 from automl_prune.report.table import completed
 from automl_prune.study.directory import RunDirectory
+from automl_prune.study.invitation import read_invitation
 from automl_prune.study.record import StudyRecord
 from automl_prune.study.runner import read_study
 from automl_prune.study.storage import open_storage
@@ -26,6 +27,7 @@ def export(
     trial: int | None = None,
     budget: Sequence[str] = (),
     storage: str | None = None,
+    overrides: Sequence[str] = (),
     trusted: Sequence[str] = (),
     view: View | None = None,
 ) -> Path:
@@ -36,6 +38,7 @@ def export(
         trial: Which trial; or
         budget: ``"macs=0.4"`` each: the best model of the search within these.
         storage: URL of the study's database, if it is not in the run directory.
+        overrides: ``"a.b=value"`` each, e.g. where the data lie on this machine; they are not kept.
         trusted: Packages whose functions the run directory's configuration may name.
         view: Where progress goes.
 
@@ -43,6 +46,7 @@ def export(
         The model's directory.
 
     Raises:
+        StudyError: There is no such trial, or the model or the data are others than the search's.
         ConfigError: The configuration names code that is not trusted; see ``factories.check_trust``.
     """
     if (trial is None) == (not budget):
@@ -58,10 +62,12 @@ def export(
         raise StudyError(f"trial {number} is over the budget: it is never on the front and never exported")
     if not directory.config.is_file():
         raise ConfigError(f"{directory.config} is missing: the search was started from Python; export from there")
-    config = Config.load(directory.config)
+    config = Config.load(directory.config, overrides)
     config.check_trust(trusted)
     evaluation, session = config.evaluation, session_in(directory, config, view)
     opened, name = open_storage(storage, run_dir), study_name(directory, storage)
+    identity = session.identity(strategy=config.search.strategy)
+    read_invitation(opened, name).verify({key: identity[key] for key in ("model", "data", "metric", "channel groups")})
     finetuning = finalist_recipe(evaluation, session, opened, record, number, directory, name, view=view)
     train_finalist(session, opened, record, number, finetuning, evaluation.seeds, directory, name, view=view)
     record = read_study(opened, name)

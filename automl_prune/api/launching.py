@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from automl_prune.api.reading import storage_by_default, study_name
 from automl_prune.api.watching import Watcher
 from automl_prune.errors import ConfigError, StudyError
 from automl_prune.finalist_jobs import Trainer, key_of
@@ -211,9 +212,12 @@ def worker(
 ) -> None:
     """Work on a running study from this or another machine: on its trials, then on its finalists' runs.
 
-    See ``joining.join``, and its errors.
+    See ``joining.join``, and its errors. A study whose run directory holds no journal is found as the environment says.
     """
     view = view or Silent()
+    storage = storage_by_default(run_dir, storage)
+    if study is None and run_dir is not None and storage is not None:
+        study = study_name(RunDirectory(run_dir), storage)
     member = join(
         run_dir,
         storage=storage,

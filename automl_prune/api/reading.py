@@ -54,14 +54,20 @@ def storage_of(directory: RunDirectory, given: str | None) -> str | None:
     Raises:
         StudyError: Nothing says where.
     """
-    if given is not None or directory.journal.is_file():
-        return given
-    if STORAGE_VARIABLE in os.environ:
-        return os.environ[STORAGE_VARIABLE]
+    url = storage_by_default(directory.path, given)
+    if url is not None or directory.journal.is_file():
+        return url
     raise StudyError(
         f"{directory.path} holds no study ({directory.journal.name} is missing); give the run directory of a "
         f"search, and --storage URL (or the environment variable {STORAGE_VARIABLE}) if it lives in a database"
     )
+
+
+def storage_by_default(run_dir: Path | None, given: str | None) -> str | None:
+    """Where a study lives that may not have been begun: as ``storage_of``, and in a new journal where nothing says."""
+    if given is not None or (run_dir is not None and RunDirectory(run_dir).journal.is_file()):
+        return given
+    return os.environ.get(STORAGE_VARIABLE) or None
 
 
 @dataclass(frozen=True, slots=True)

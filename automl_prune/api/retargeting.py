@@ -45,7 +45,8 @@ def retarget(
     budget: Budget,
     output: Path | str | None = None,
     storage: str | None = None,
-    trusted: tuple[str, ...] = (),
+    overrides: Sequence[str] = (),
+    trusted: Sequence[str] = (),
     view: View | None = None,
 ) -> SearchResult:
     """Answer a new budget, tighter or looser or of another cost, from a search that was started from a configuration.
@@ -65,6 +66,7 @@ def retarget(
         budget: The new one.
         output: The new run directory; by default ``RUN_DIR/retargets/macs=0.3``, say.
         storage: URL of the search's database, if it is not in its run directory. The new study is a journal file.
+        overrides: ``"a.b=value"`` each, e.g. where the data lie on this machine; the new configuration has them.
         trusted: Packages whose functions the run directory's configuration may name.
         view: Where progress goes.
 
@@ -79,7 +81,7 @@ def retarget(
         raise ConfigError(f"{parent.config} is missing: the search was started from Python; search again from there")
     words = ",".join(bound.given for bound in budget.bounds.values())
     directory = RunDirectory(Path(output) if output else parent.path / "retargets" / words)
-    config = Config.load(parent.config)
+    config = Config.load(parent.config, overrides)
     config.check_trust(trusted)
     bounds = dict(bound.given.split("=", 1) for bound in budget.bounds.values())
     config = config.model_copy(

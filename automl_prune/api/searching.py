@@ -12,7 +12,7 @@ from torch import nn
 
 from automl_prune.api.launching import Team, open_to_workers, run_workers
 from automl_prune.api.preparing import keep_config
-from automl_prune.api.reading import study_name
+from automl_prune.api.reading import STORAGE_VARIABLE, storage_by_default, study_name
 from automl_prune.api.running import SearchResult, conclude, run, study_spec
 from automl_prune.budget import Budget
 from automl_prune.config import Config
@@ -70,7 +70,8 @@ def search(
         strategy: Registered name of the search strategy.
         seed: Of everything random.
         device: ``auto`` or a torch device.
-        storage: URL of a database; by default a journal file in ``run_dir``.
+        storage: URL of a database; by default the journal file in ``run_dir``, or where there is none yet what the
+            environment variable ``AUTOML_PRUNE_STORAGE`` says, or else a new journal file.
         config: The study's configuration; recorded, and written into ``run_dir``, without its secrets.
         latency: How latency is measured, where the budget or the space asks for it.
         workers: How many processes search, and on what; more than one build model and data anew, and need ``config``.
@@ -82,6 +83,7 @@ def search(
         ModelError: The model cannot run or be pruned.
     """
     view, evaluation, directory = view or Silent(), evaluation or EvaluationSection(), RunDirectory(Path(run_dir))
+    given, storage = storage, storage_by_default(directory.path, storage)
     team = Team(workers) if isinstance(workers, int) else workers
     launcher = team.launcher(storage)
     if launcher is not None and not config:
@@ -94,6 +96,8 @@ def search(
     recipe, space = evaluation.recipe(), space or Space()
     directory.sweep()
     opened = open_storage(storage, directory.path)
+    if storage != given:
+        view.say(f"The study lives in {opened.location}, as the environment variable {STORAGE_VARIABLE} says")
     session = Session.prepare(
         model,
         task,

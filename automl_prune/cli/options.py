@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 ConfigArgument = Annotated[Path, typer.Argument(help="A config.yaml.", show_default=False)]
 RunArgument = Annotated[Path, typer.Argument(help="A run directory, e.g. runs/digits.", show_default=False)]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="Override a key: --set search.seed=1. Repeatable.")]
+HereOption = Annotated[
+    list[str] | None, typer.Option("--set", help="What differs here: --set data.root=/data/images. Repeatable.")
+]
 EventsOption = Annotated[bool, typer.Option("--json", help="Events for machines: a JSON object per line on stdout.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable.")]
 RunDirOption = Annotated[Path | None, typer.Option(help="Where everything is written. [default: runs/NAME]")]

@@ -10,9 +10,11 @@ import typer
 from automl_prune.cli.options import (
     ConfigArgument,
     EventsOption,
+    HereOption,
     RunArgument,
     RunDirOption,
     SetOption,
+    StorageOption,
     TrustOption,
     load_config,
     watched,
@@ -31,7 +33,7 @@ def search(
     config: ConfigArgument,
     run_dir: RunDirOption = None,
     trials: Annotated[int | None, typer.Option(min=1, help="Trials in all. [default: the config's]")] = None,
-    storage: Annotated[str | None, typer.Option(help="Database URL. [default: a journal in the run directory]")] = None,
+    storage: StorageOption = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes that search. [default: 1, or one per device]")
     ] = None,
@@ -80,9 +82,10 @@ def retarget(
     run_dir: RunArgument,
     budget: Annotated[list[str], typer.Option(help="The new budget, e.g. macs=0.3. Repeatable.", show_default=False)],
     output: Annotated[Path | None, typer.Option(help="Run directory. [default: RUN_DIR/retargets/macs=0.3]")] = None,
-    storage: Annotated[str | None, typer.Option(help="Database URL of the search.")] = None,
+    storage: StorageOption = None,
     json: EventsOption = False,
     trust: TrustOption = None,
+    set_: HereOption = None,
 ) -> None:
     """Answer a new budget from a finished search: its evaluations are reused, only the finalists are trained.
 
@@ -91,10 +94,16 @@ def retarget(
     from automl_prune import api
 
     with watched(json=json) as view:
-        wanted, trusted = api.budget_of(budget), tuple(trust or ())
-        show_result(
-            api.retarget(run_dir, budget=wanted, output=output, storage=storage, trusted=trusted, view=view), view
+        result = api.retarget(
+            run_dir,
+            budget=api.budget_of(budget),
+            output=output,
+            storage=storage,
+            overrides=set_ or (),
+            trusted=trust or (),
+            view=view,
         )
+        show_result(result, view)
 
 
 def show_result(result: SearchResult, view: Terminal | JsonLines) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from automl_prune.cli.options import JsonOption, RunArgument, StorageOption, TrustOption, open_terminal
+from automl_prune.cli.options import HereOption, JsonOption, RunArgument, StorageOption, TrustOption, open_terminal
 
 app = typer.Typer()
 
@@ -62,6 +62,7 @@ def export(
     ] = None,
     storage: StorageOption = None,
     trust: TrustOption = None,
+    set_: HereOption = None,
 ) -> None:
     """Fine-tune and export one chosen model as verified ONNX, weights and plan.
 
@@ -70,7 +71,15 @@ def export(
     from automl_prune import api
 
     view = open_terminal()
-    model = api.export(run_dir, trial=trial, budget=budget or [], storage=storage, trusted=trust or (), view=view)
+    model = api.export(
+        run_dir,
+        trial=trial,
+        budget=budget or (),
+        storage=storage,
+        overrides=set_ or (),
+        trusted=trust or (),
+        view=view,
+    )
     view.say(f"Exported: {model}")
 
 

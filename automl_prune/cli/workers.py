@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from automl_prune.cli.options import TrustOption, open_terminal
+from automl_prune.cli.options import HereOption, StorageOption, TrustOption, open_terminal
 
 app = typer.Typer()
 
@@ -15,8 +15,10 @@ app = typer.Typer()
 @app.command()
 def worker(
     run_dir: Annotated[Path | None, typer.Argument(help="Of the search, e.g. on a shared disk.")] = None,
-    storage: Annotated[str | None, typer.Option(help="Instead: the study's database URL.")] = None,
-    study: Annotated[str | None, typer.Option(help="Its name there. [default: the only one]")] = None,
+    storage: StorageOption = None,
+    study: Annotated[
+        str | None, typer.Option(help="Its name in a database. [default: the run directory's, else the only one]")
+    ] = None,
     artifacts: Annotated[
         str | None, typer.Option(help="Folder or s3://bucket/prefix of its files. [default: where the study says]")
     ] = None,
@@ -25,9 +27,7 @@ def worker(
         float, typer.Option(min=0, help="Seconds to wait for a study that is not ready yet, or whose search is gone.")
     ] = 0.0,
     trust: TrustOption = None,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", help="What differs here: --set data.root=/data/images. Repeatable.")
-    ] = None,
+    set_: HereOption = None,
 ) -> None:
     """Join a running study from this or another machine: all it needs comes with the study, except the data.
 

@@ -56,7 +56,7 @@ class Invitation:
             raise StudyError(
                 f"this machine does not have what study {self.name!r} was started with; what differs:\n  "
                 + "\n  ".join(found)
-                + "\ngive this worker the same model, data and versions (--set data.root=... says where the data lie)"
+                + "\ngive it the same model, data and versions (--set data.root=... says where the data lie)"
             )
 
 

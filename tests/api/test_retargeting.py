@@ -142,3 +142,17 @@ def test_the_configuration_in_a_run_directory_is_the_search_s(tmp_path: Path) ->
     with pytest.raises(StudyError, match="another"):
         api.search_config(Config.load(DIGITS, [*SHORT, "budget.macs=0.3"]), tmp_path, trials=4)
     assert Config.load(tmp_path / "config.yaml") == kept, "a search that is refused writes nothing"
+
+
+def test_other_data_than_the_search_s_are_refused(searched: api.SearchResult, tmp_path: Path) -> None:
+    other = ["data.validation=240"]
+    with pytest.raises(StudyError, match="what differs:\n  data"):
+        ap.retarget(searched.run_dir, budget=ap.Budget(macs=0.45), output=tmp_path / "other", overrides=other)
+    trial = searched.front[0].trial
+    before = api.read(searched.run_dir)
+    with pytest.raises(StudyError, match="what differs:\n  data"):
+        api.export(searched.run_dir, trial=trial, overrides=other)
+    assert api.read(searched.run_dir) == before
+    assert api.export(searched.run_dir, trial=trial, overrides=["device=cpu"]) == RunDirectory(searched.run_dir).model(
+        trial
+    )

@@ -9,7 +9,11 @@ from automl_prune.report.cards import loading, model_command
 from automl_prune.report.data import ReportData
 from automl_prune.report.markup import command
 from automl_prune.report.table import FINALIST_RUNG
+from automl_prune.study.directory import RunDirectory
 from automl_prune.study.record import StudyContext
+
+DATABASE = ("First, since the study lives in a database: where that is", "export AUTOML_PRUNE_STORAGE=URL")
+"""Its URL stands in no report: it may hold names that are not to be published."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +37,8 @@ def commands(data: ReportData) -> tuple[Command, ...]:
     again = shlex.quote(f"{run_dir}-again")
     export, retarget = model_command(data, "export"), model_command(data, "retarget")
     budget = f"{data.context.cost}={_tighter(data.context)}"
-    found = [
+    found = [] if RunDirectory(run_dir).journal.is_file() else [Command(*DATABASE)]
+    found += [
         Command("Reproduce in a new run directory", f"automl-prune search {config} --run-dir {again}"),
         Command("Resume, or add trials with a larger --trials", f"automl-prune search {config} --run-dir {place}"),
         Command("Look at the state of the study", f"automl-prune status {place}"),

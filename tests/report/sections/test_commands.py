@@ -14,9 +14,15 @@ MakeRecord = Callable[..., StudyRecord]
 def test_commands_survive_a_shell(make_record: MakeRecord) -> None:
     run_dir = Path("runs/it's a run; rm -rf")
     lines = commands(collect(make_record(), run_dir))
+    assert lines[0].line == "export AUTOML_PRUNE_STORAGE=URL", "its study lies nowhere else"
     shell = [command.line for command in lines if command.line.startswith("automl-prune")]
     assert {shlex.split(line)[1] for line in shell} == {"search", "status", "front", "report", "retarget", "export"}
     for line in shell:
         assert any(word.startswith(str(run_dir)) for word in shlex.split(line))
     (python,) = (command.line for command in lines if "load_pruned" in command.line)
     compile(python, "<command>", "exec")
+
+
+def test_a_study_in_its_run_directory_needs_no_database(make_record: MakeRecord, tmp_path: Path) -> None:
+    (tmp_path / "study.journal").touch()
+    assert not any("AUTOML_PRUNE_STORAGE" in command.line for command in commands(collect(make_record(), tmp_path)))
