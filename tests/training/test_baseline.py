@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from automl_prune.errors import CheckpointError, ConfigError, EvaluationError
+from automl_prune.errors import CheckpointError, ConfigError, DataError, EvaluationError
 from automl_prune.evaluation.score import score
 from automl_prune.files import load_tensors, save_tensors
 from automl_prune.models import resnet8
@@ -155,6 +155,14 @@ def test_damaged_and_foreign_checkpoints_are_refused(digits_task: Task, tiny_res
     save_tensors(path, tensors, metadata)
     with pytest.raises(CheckpointError, match=r"(?s)does not fit the model.*fc\.weight"):
         train(tiny_resnet, digits_task, Training(epochs=1), seed=0, device=CPU, checkpoint=path)
+
+
+def test_a_training_split_without_a_batch_is_told(
+    digits_task: Task, tiny_resnet: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(digits_task), "batches", lambda *arguments, **options: [])
+    with pytest.raises(DataError, match="the training split has no batch"):
+        train(tiny_resnet, digits_task, SHORT, seed=0, device=CPU)
 
 
 def test_a_loss_that_is_not_a_number_stops_with_step_and_fix(digits_task: Task, tiny_resnet: nn.Module) -> None:

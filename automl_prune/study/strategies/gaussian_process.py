@@ -18,5 +18,5 @@ def gp(seed: int) -> BaseSampler:
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
-        # Evaluations differ by the seed of their fine-tuning, so the objective is not deterministic.
+        # A score is no smooth function of a point (widths are rounded), which a noise term allows for.
         return GPSampler(seed=seed, n_startup_trials=10, warn_independent_sampling=False)
