@@ -141,7 +141,9 @@ class Trainer:
         by_key = {job.key: job for job in self.jobs.look()}
         failed = {}
         for run in runs:
-            job = by_key[key_of(run)]
+            job = by_key.get(key_of(run))
+            if job is None:
+                continue
             if job.state == "failed":
                 why = f"trial {run.trial}, run {run.number}: {job.reason}"
                 if job.poison:

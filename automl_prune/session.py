@@ -67,6 +67,21 @@ def environment(device: torch.device) -> dict[str, str]:
     }
 
 
+def known_identity(
+    model: nn.Module, task: Task, space: Space, recipe: Recipe, *, strategy: str, seed: int
+) -> dict[str, Any]:
+    """What of a study's identity is known before anything is computed, and perhaps written over what another needs."""
+    return {
+        "model": tensors_digest(model.state_dict()),
+        "data": task.digest,
+        "metric": asdict(task.metric),
+        "space": space.model_dump(mode="json"),
+        "evaluation": asdict(recipe),
+        "strategy": strategy,
+        "seed": seed,
+    }
+
+
 @dataclass(frozen=True, slots=True)
 class Findings:
     """What another process has found of the same model and data, so that it is not found again.
@@ -288,15 +303,12 @@ class Session:
 
     def identity(self, *, strategy: str) -> dict[str, Any]:
         """What makes two studies the same study: resuming checks each entry by name."""
+        known = known_identity(
+            self.model, self.task, self.space, self.evaluator.recipe, strategy=strategy, seed=self.seed
+        )
         return {
-            "model": tensors_digest(self.model.state_dict()),
+            **known,
             "channel groups": self.graph.digest,
-            "data": self.task.digest,
-            "metric": asdict(self.task.metric),
             "budget": {name: float(value) for name, value in self.limits.items()},
-            "space": self.space.model_dump(mode="json"),
-            "evaluation": asdict(self.evaluator.recipe),
-            "strategy": strategy,
-            "seed": self.seed,
             **self.prices.identity,
         }

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from automl_prune.api.preparing import session_in
+from automl_prune.api.preparing import check_overrides, session_in
 from automl_prune.api.reading import best_row, budget_of, read, storage_of, study_name, write_results
 from automl_prune.config import Config
 from automl_prune.errors import ConfigError, StudyError
-from automl_prune.finalists import export_finalist, train_finalist
+from automl_prune.evaluation import FineTuning
+from automl_prune.finalists import differing, export_finalist, train_finalist
 from automl_prune.learning_rate import finalist_recipe
 from automl_prune.report import front_table
 from automl_prune.report.table import completed
@@ -38,7 +39,7 @@ def export(
         trial: Which trial; or
         budget: ``"macs=0.4"`` each: the best model of the search within these.
         storage: URL of the study's database, if it is not in the run directory.
-        overrides: ``"a.b=value"`` each, e.g. where the data lie on this machine; they are not kept.
+        overrides: ``"data.root=..."`` and the like, where the data lie on this machine, or the device; not kept.
         trusted: Packages whose functions the run directory's configuration may name.
         view: Where progress goes.
 
@@ -46,11 +47,13 @@ def export(
         The model's directory.
 
     Raises:
-        StudyError: There is no such trial, or the model or the data are others than the search's.
+        StudyError: There is no such trial, the model or the data are others than the search's, or its finalists were
+            fine-tuned otherwise than this one would be.
         ConfigError: The configuration names code that is not trusted; see ``factories.check_trust``.
     """
     if (trial is None) == (not budget):
         raise ConfigError("name what to export: either --trial N or --budget macs=0.4")
+    check_overrides(overrides)
     view, directory = view or Silent(), RunDirectory(run_dir)
     storage = storage_of(directory, storage)
     record = read(run_dir, storage)
@@ -64,16 +67,24 @@ def export(
         raise ConfigError(f"{directory.config} is missing: the search was started from Python; export from there")
     config = Config.load(directory.config, overrides)
     config.check_trust(trusted)
-    evaluation, session = config.evaluation, session_in(directory, config, view)
     opened, name = open_storage(storage, run_dir), study_name(directory, storage)
-    identity = session.identity(strategy=config.search.strategy)
-    read_invitation(opened, name).verify({key: identity[key] for key in ("model", "data", "metric", "channel groups")})
+    evaluation, session = config.evaluation, session_in(directory, config, read_invitation(opened, name), view)
     finetuning = finalist_recipe(evaluation, session, opened, record, number, directory, name, view=view)
+    _check_comparable(record, number, finetuning, evaluation.seeds)
     train_finalist(session, opened, record, number, finetuning, evaluation.seeds, directory, name, view=view)
     record = read_study(opened, name)
     export_finalist(session, record, number, finetuning, config.build_model, directory, view=view)
     write_results(record, directory)
     return directory.model(number)
+
+
+def _check_comparable(record: StudyRecord, number: int, finetuning: FineTuning, seeds: int) -> None:
+    for finalist in record.finalists:
+        if finalist.trial != number and (changed := differing(finalist, finetuning, seeds)):
+            raise StudyError(
+                f"trial {finalist.trial} was fine-tuned with other settings ({changed}), and the models of one study "
+                "are compared; restore these, or run the search again with the new ones, which does its finalists anew"
+            )
 
 
 def _trial_within(record: StudyRecord, budget: Sequence[str]) -> int:

@@ -64,10 +64,22 @@ def storage_of(directory: RunDirectory, given: str | None) -> str | None:
 
 
 def storage_by_default(run_dir: Path | None, given: str | None) -> str | None:
-    """Where a study lives that may not have been begun: as ``storage_of``, and in a new journal where nothing says."""
-    if given is not None or (run_dir is not None and RunDirectory(run_dir).journal.is_file()):
+    """Where a study lives that may not have been begun: as ``storage_of``, and in a new journal where nothing says.
+
+    Raises:
+        StudyError: It has been begun in a database, and nothing says how to reach that.
+    """
+    directory = None if run_dir is None else RunDirectory(run_dir)
+    if given is not None or (directory is not None and directory.journal.is_file()):
         return given
-    return os.environ.get(STORAGE_VARIABLE) or None
+    url = os.environ.get(STORAGE_VARIABLE) or None
+    if url is None and directory is not None and directory.elsewhere.is_file():
+        place = directory.elsewhere.read_text(encoding="utf-8").strip()
+        raise StudyError(
+            f"the study of {directory.path} lives in {place}; give --storage URL, or the environment variable "
+            f"{STORAGE_VARIABLE}; for a new study give another --run-dir"
+        )
+    return url
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from automl_prune.api.launching import Team, open_to_workers
-from automl_prune.api.preparing import keep_config, session_in
+from automl_prune.api.preparing import check_overrides, keep_config, session_in
 from automl_prune.api.reading import storage_of, study_name
 from automl_prune.api.running import SearchResult, baselines_of, conclude, run, study_spec
 from automl_prune.budget import Budget
@@ -20,7 +21,7 @@ from automl_prune.files import link_or_copy
 from automl_prune.front import FrontPoint, ParetoFront
 from automl_prune.report import FrontRow, front_table
 from automl_prune.report.table import completed
-from automl_prune.session import Findings, Session
+from automl_prune.session import Session
 from automl_prune.study.baselines import Baseline
 from automl_prune.study.codec import SEARCH, within
 from automl_prune.study.directory import RunDirectory
@@ -34,9 +35,6 @@ from automl_prune.yaml_file import parse
 
 PROFILES = 8
 """Of so many models of the front at most, spread over their costs, the proportions are tried at the new budget."""
-
-_SAME = ("model", "data", "metric", "channel groups", "evaluation", "space")
-"""What both studies must have in common, so that their evaluations compare."""
 
 
 def retarget(
@@ -66,7 +64,7 @@ def retarget(
         budget: The new one.
         output: The new run directory; by default ``RUN_DIR/retargets/macs=0.3``, say.
         storage: URL of the search's database, if it is not in its run directory. The new study is a journal file.
-        overrides: ``"a.b=value"`` each, e.g. where the data lie on this machine; the new configuration has them.
+        overrides: ``"data.root=..."`` and the like, where the data lie on this machine, or the device.
         trusted: Packages whose functions the run directory's configuration may name.
         view: Where progress goes.
 
@@ -75,6 +73,7 @@ def retarget(
         BudgetError: The budget cannot be reached.
         ConfigError: The search was started from Python, or its configuration names code that is not trusted.
     """
+    check_overrides(overrides)
     view, parent = view or Silent(), RunDirectory(Path(run_dir))
     earlier = _Earlier.read(parent, storage)
     if not parent.config.is_file():
@@ -92,9 +91,8 @@ def retarget(
     )
     for shared in ("baseline", "calibration", "scores", "latency"):
         link_or_copy(getattr(parent, shared), getattr(directory, shared))
-    session = session_in(directory, config, view, Findings.of(earlier.invitation))
+    session = session_in(directory, config, earlier.invitation, view)
     identity = session.identity(strategy=config.search.strategy)
-    earlier.invitation.verify({key: identity[key] for key in _SAME})
     given = _points(session, parent, earlier.record)
     opened, name = open_storage(None, directory.path), study_name(directory, None)
     trials = points_with(opened, name, given)
@@ -141,7 +139,9 @@ class _Earlier:
     def evaluate(self, session: Session) -> Evaluate:
         """Takes evaluations over, unless a candidate earns a rung that it has not climbed yet."""
         known = {evaluation.plan_digest: evaluation for _, evaluation in completed(self.record)}
-        evaluator = session.evaluator
+        evaluator, measured = session.evaluator, session.prices.identity.get("latency")
+        if json.loads(json.dumps(measured)) != self.invitation.identity.get("latency"):
+            known = {plan: _without_latency(evaluation) for plan, evaluation in known.items()}
 
         def evaluate(candidate: Candidate, seed: int, climb: Climb) -> Evaluation:
             found = known.get(evaluator.digest(candidate))
@@ -153,6 +153,11 @@ class _Earlier:
             return replace(found, candidate=candidate, rungs=rungs)
 
         return evaluate
+
+
+def _without_latency(evaluation: Evaluation) -> Evaluation:
+    """Without what was measured on another machine."""
+    return replace(evaluation, costs={name: cost for name, cost in evaluation.costs.items() if name != "latency"})
 
 
 def _points(session: Session, parent: RunDirectory, record: StudyRecord) -> tuple[Baseline, ...]:

@@ -20,15 +20,15 @@ from automl_prune.costs.latency import LatencySettings
 from automl_prune.dense import load_or_train
 from automl_prune.errors import ConfigError
 from automl_prune.evaluation import check_devices
-from automl_prune.files import save_tensors
+from automl_prune.files import save_tensors, write_text
 from automl_prune.finalists import Ahead
 from automl_prune.pricing import measuring
 from automl_prune.redaction import redacted
 from automl_prune.sections import EvaluationSection
-from automl_prune.session import Session, choose_device
+from automl_prune.session import Session, choose_device, known_identity
 from automl_prune.space import Space
 from automl_prune.study.directory import RunDirectory
-from automl_prune.study.runner import read_study
+from automl_prune.study.runner import check_study, read_study
 from automl_prune.study.storage import open_storage
 from automl_prune.tasks import Task
 from automl_prune.view import Silent, View
@@ -95,7 +95,10 @@ def search(
     check_devices(evaluation.finalist_devices, evaluation.finalist_precision)
     recipe, space = evaluation.recipe(), space or Space()
     directory.sweep()
-    opened = open_storage(storage, directory.path)
+    opened, name = open_storage(storage, directory.path), study_name(directory, storage)
+    check_study(opened, name, known_identity(model, task, space, recipe, strategy=strategy, seed=seed))
+    if storage is not None:
+        write_text(directory.elsewhere, f"{opened.location}\n")
     if storage != given:
         view.say(f"The study lives in {opened.location}, as the environment variable {STORAGE_VARIABLE} says")
     session = Session.prepare(
@@ -115,7 +118,6 @@ def search(
     if not directory.baseline.is_file():
         save_tensors(directory.baseline, session.model.state_dict())
     identity = session.identity(strategy=strategy)
-    name = study_name(directory, storage)
     recorded = redacted(dict(config or {}))
     spec = replace(
         study_spec(session, evaluation, identity, name, directory, recorded, strategy=strategy, seed=seed),

@@ -62,7 +62,7 @@ class Allocator:
         self._alone = Widening(allowed, costs, {metric: limits[metric]})
         self._cheapest = self._reached()
         self.floor = float(self._first.evaluate(self._cheapest))
-        self.ceiling = min(limits[metric], float(self._first.evaluate(allowed.highest)))
+        self.ceiling = min(limits[metric], max(self.floor, self._alone.greatest()))
         self.by_name = lru_cache(maxsize=16)(self._by_name)
 
     def reachable(self) -> dict[str, tuple[float, float]]:

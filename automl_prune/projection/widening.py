@@ -53,6 +53,12 @@ class Widening:
         way = self._even_way()
         return {metric: float(cost.evaluate_all(way).min()) for metric, cost in self._costs.items()}
 
+    def greatest(self) -> float:
+        """The greatest cost in the first metric on the way of equal fractions, which may not be the widest widths'."""
+        first = self._costs[self.first]
+        way = self._allowed.highest[None] if self._monotone else self._even_way()
+        return float(first.evaluate_all(way).max())
+
     def cheapest(self) -> Widths | None:
         """The widths on the way of equal fractions that cost least in the first metric within the limits, if any do."""
         way = self._even_way()

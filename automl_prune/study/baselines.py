@@ -65,12 +65,14 @@ def at_several_costs(
         All kinds at the budget first, because those must be beaten; a candidate that an earlier one has is left out.
     """
     shares = [1 - (1 - lowest) * level / max(levels - 1, 1) for level in range(levels)]
+    # as many digits as names need to tell the shares apart
+    digits = next(n for n in range(9) if n == 8 or len({f"{each:.{n}%}" for each in shares}) == len(set(shares)))
     found: dict[str, Baseline] = {}
     for share in shares:
         for kind, propose in kinds.items():
             candidate = propose(share)
             if candidate.digest not in found:
-                origin = kind if share == 1 else f"{kind} at {share:.0%} of the budget"
+                origin = kind if share == 1 else f"{kind} at {share:.{digits}%} of the budget"
                 point = point_near(candidate, share)
                 own = None if candidate_of(point) == candidate else candidate
                 found[candidate.digest] = Baseline(origin, point, own)

@@ -41,6 +41,11 @@ class RunDirectory:
         return self.path / JOURNAL
 
     @property
+    def elsewhere(self) -> Path:
+        """In which database the study lives, if it does, without the password."""
+        return self.path / "storage.txt"
+
+    @property
     def baseline(self) -> Path:
         """Weights of the dense model that was searched."""
         return self.path / "baseline.safetensors"

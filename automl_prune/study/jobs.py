@@ -7,6 +7,7 @@ for the process that offers jobs, the host: while it gives signs of life, worker
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
 from automl_prune.errors import StudyError
@@ -117,10 +119,14 @@ class Jobs:
 
     @contextmanager
     def hosting(self) -> Iterator[None]:
-        """Be the host while the block runs: nothing is offered yet, and when it ends well, all is concluded."""
+        """Be the host while the block runs: nothing is offered yet, and when it ends well, all is concluded.
+
+        Raises:
+            StudyError: The study has a host that lives; one on another machine is given a lease to show it.
+        """
         for trial in self._ledger.trials():
             if trial.user_attrs.get(ORIGIN) == _HOST and trial.state == OptunaState.RUNNING:
-                self._ledger.fail(trial_id(trial))  # an earlier host, which was killed
+                self._bury(trial)
         self._ledger.set_attribute(OFFERED, [])
         taken = self._ledger.add(template(OptunaState.RUNNING, {}, {ORIGIN: _HOST, OWNER: self._owner}))
         self._hosted = taken
@@ -133,6 +139,20 @@ class Jobs:
                 self._ledger.fail(taken, **{HANDED_BACK: True})
                 raise
         self.dismiss()
+
+    def _bury(self, host: FrozenTrial) -> None:
+        """End an earlier host, once it is known to be gone."""
+        owner, beat = Owner.from_json(host.user_attrs.get(OWNER)), host.user_attrs.get(BEAT)
+        mine = owner is not None and owner.is_here() and owner.pid == os.getpid()  # of a search here that failed
+        while not mine and not self._watch.is_stale(host):
+            if (owner is not None and owner.is_here()) or host.user_attrs.get(BEAT) != beat:
+                who = f"process {owner.pid} on {owner.host}" if owner else "another process"
+                raise StudyError(
+                    f"{who} is searching in this study; join it with: automl-prune worker, or wait until it has ended"
+                )
+            time.sleep(min(2.0, self._lease / 8))
+            host = next(trial for trial in self._ledger.trials() if trial.number == host.number)
+        self._ledger.fail(trial_id(host))
 
     def dismiss(self) -> None:
         """Let the workers go: this host has no more jobs."""

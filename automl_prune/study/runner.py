@@ -110,6 +110,18 @@ def start_study(spec: StudySpec, storage: StudyStorage) -> Ledger:
     return ledger
 
 
+def check_study(storage: StudyStorage, name: str, known: Mapping[str, Any]) -> None:
+    """Verify a study of this name, if there is one, as far as entries of the identity are ``known`` yet.
+
+    Raises:
+        StudyError: It is another one; the message lists every difference.
+    """
+    stored = Ledger(storage, name).attributes().get(IDENTITY) if exists(storage, name) else None
+    if stored is not None:
+        now = json.loads(json.dumps(dict(known)))
+        _verify({key: stored.get(key) for key in now}, now, name, storage.location)
+
+
 def points_with(storage: StudyStorage, name: str, given: Sequence[Baseline]) -> int:
     """How many points a study without a strategy has that is to evaluate ``given`` besides what it holds, if it exists.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -41,5 +42,11 @@ def test_a_search_and_its_worker_find_the_database_of_the_environment(
     api.worker(run_dir, view=view)
     assert "All 4 trials of study run are finished" in view.said, "the run directory names the study"
     monkeypatch.delenv(STORAGE_VARIABLE)
-    with pytest.raises(StudyError, match="holds no study"):
-        api.worker(run_dir)
+    for use in (
+        partial(api.worker, run_dir),
+        partial(api.status, run_dir),
+        partial(api.search_config, config, run_dir),
+    ):
+        with pytest.raises(StudyError, match=r"lives in sqlite.*studies\.db; give --storage URL"):
+            use()
+    assert not (run_dir / "study.journal").exists(), "no other study is begun beside it"

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 import automl_prune as ap
 from automl_prune import api
+from automl_prune.api.retargeting import _Earlier
 from automl_prune.candidate import Candidate
 from automl_prune.config import Config
+from automl_prune.costs import Cost
 from automl_prune.errors import BudgetError, ConfigError, StudyError
 from automl_prune.evaluation import Evaluation, Evaluator
 from automl_prune.evaluation.evaluator import Climb
+from automl_prune.files import sha256
 from automl_prune.report.table import completed
 from automl_prune.study.directory import RunDirectory
 from tests.views import Recorder
@@ -144,15 +150,68 @@ def test_the_configuration_in_a_run_directory_is_the_search_s(tmp_path: Path) ->
     assert Config.load(tmp_path / "config.yaml") == kept, "a search that is refused writes nothing"
 
 
+def contents(directory: Path) -> dict[str, str]:
+    """The digest of every file."""
+    return {str(path): sha256(path) for path in sorted(directory.rglob("*")) if path.is_file()}
+
+
 def test_other_data_than_the_search_s_are_refused(searched: api.SearchResult, tmp_path: Path) -> None:
-    other = ["data.validation=240"]
+    other, trial = ["data.validation=240"], searched.front[0].trial
+    before = contents(searched.run_dir)
     with pytest.raises(StudyError, match="what differs:\n  data"):
         ap.retarget(searched.run_dir, budget=ap.Budget(macs=0.45), output=tmp_path / "other", overrides=other)
-    trial = searched.front[0].trial
-    before = api.read(searched.run_dir)
     with pytest.raises(StudyError, match="what differs:\n  data"):
         api.export(searched.run_dir, trial=trial, overrides=other)
-    assert api.read(searched.run_dir) == before
-    assert api.export(searched.run_dir, trial=trial, overrides=["device=cpu"]) == RunDirectory(searched.run_dir).model(
-        trial
+    assert contents(searched.run_dir) == before
+    exported = api.export(searched.run_dir, trial=trial, overrides=["device=cpu"])
+    assert exported == RunDirectory(searched.run_dir).model(trial)
+
+
+@pytest.mark.parametrize("override", ["search.seed=5", "evaluation.seeds=2", "evaluation.calibration_samples=32"])
+def test_a_search_is_continued_with_its_own_settings(override: str, searched: api.SearchResult) -> None:
+    with pytest.raises(ConfigError, match=rf"--set {override}: only data.\* and device may differ"):
+        api.export(searched.run_dir, trial=searched.front[0].trial, overrides=[override])
+    with pytest.raises(ConfigError, match=rf"--set {override}: only data.\* and device may differ"):
+        ap.retarget(searched.run_dir, budget=ap.Budget(macs=0.45), overrides=[override])
+
+
+def test_a_refused_search_leaves_what_the_run_directory_holds(searched: api.SearchResult) -> None:
+    before = contents(searched.run_dir)
+    with pytest.raises(StudyError, match=r"(?s)holds another study.*calibration_samples: stored 64, now 32"):
+        api.search_config(Config.load(DIGITS, [*SHORT, "evaluation.calibration_samples=32"]), searched.run_dir)
+    assert contents(searched.run_dir) == before
+
+
+def test_models_of_one_study_are_fine_tuned_alike(searched: api.SearchResult, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    shutil.copytree(searched.run_dir, run_dir)
+    finalists = {finalist.trial for finalist in searched.record.finalists}
+    other = next(trial.number for trial, _ in completed(searched.record) if trial.number not in finalists)
+    (run_dir / "config.yaml").write_text(
+        (run_dir / "config.yaml").read_text().replace("finetune_epochs: 0.1", "finetune_epochs: 0.5")
     )
+    with pytest.raises(StudyError, match=r"fine-tuned with other settings \(steps 2, now"):
+        api.export(run_dir, trial=other)
+    assert api.read(run_dir) == api.read(searched.run_dir)
+
+
+def test_latencies_of_another_machine_are_not_taken_over(searched: api.SearchResult) -> None:
+    evaluation = next(e for _, e in completed(searched.record))
+    costs = {**evaluation.costs, "latency": Cost("latency", 1e-5, 2e-5)}
+    invitation = SimpleNamespace(identity={"latency": {"runtime": "onnxruntime", "threads": 1, "dense": 2e-5}})
+    trial = SimpleNamespace(state="complete", reused_from=None, evaluation=replace(evaluation, costs=costs))
+    earlier = _Earlier(cast(Any, SimpleNamespace(trials=(trial,))), cast(Any, invitation))
+
+    def taken(threads: int, *limits: str) -> Any:
+        now = {"latency": {"runtime": "onnxruntime", "threads": threads, "dense": 2e-5}}
+        session = SimpleNamespace(
+            evaluator=SimpleNamespace(digest=lambda candidate: evaluation.plan_digest),
+            prices=SimpleNamespace(identity=now),
+            limits=dict.fromkeys(limits, 1.0),
+            evaluate=lambda *_: "anew",
+        )
+        return earlier.evaluate(cast(Any, session))(evaluation.candidate, 0, lambda score, costs: False)
+
+    assert taken(1, "macs", "latency").costs == costs
+    assert taken(2, "macs", "latency") == "anew"
+    assert taken(2, "macs").costs == evaluation.costs

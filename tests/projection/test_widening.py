@@ -125,6 +125,14 @@ def test_a_step_that_costs_more_is_leapt_over_by_hand() -> None:
     assert cheapest.tolist() == [16]
 
 
+def test_the_greatest_cost_may_be_that_of_narrower_widths() -> None:
+    allowed = AllowedWidths((tuple(range(1, 33)),))
+    costs = {"latency": Staircase(("a",), 16, 0.5), "params": Sum(("a",))}
+    assert costs["latency"].evaluate([32]) == 5
+    assert Widening(allowed, costs, {"latency": 100.0}).greatest() == 7
+    assert Widening(allowed, costs, {"params": 100.0}).greatest() == 32
+
+
 @pytest.mark.parametrize("share", [0.3, 0.5, 0.8])
 def test_greedy_and_knapsack_meet_a_staircase(share: float) -> None:
     cost = Staircase(("a", "b", "c"), 16, 0.6)

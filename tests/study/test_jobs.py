@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from optuna.trial import FrozenTrial
 
-from automl_prune.errors import EvaluationError
+from automl_prune.errors import EvaluationError, StudyError
 from automl_prune.study.jobs import Job, Jobs, hands_out, read_jobs
+from automl_prune.study.leases import Watch
 from automl_prune.study.ledger import Ledger
 from automl_prune.study.runner import start_study
 from automl_prune.study.storage import open_storage
@@ -155,3 +157,53 @@ def test_the_study_beside_is_no_study_of_its_own(study: Path) -> None:
     assert read_jobs(open_storage(None, study), STUDY) == ()
     offering(study, 0)
     assert Ledger(open_storage(None, study), None).name == STUDY
+
+
+def test_a_study_has_one_search_at_a_time(study: Path) -> None:
+    process = start(host, study, 1)
+    wait_until(lambda: bool(read_jobs(open_storage(None, study), STUDY)), process)
+    second = Jobs(open_storage(None, study), STUDY, host=True)
+    with (
+        pytest.raises(StudyError, match=rf"process {process.pid} on .* is searching in this study; join it"),
+        second.hosting(),
+    ):
+        pass
+    assert len(read_jobs(open_storage(None, study), STUDY)) == 1, "what it offers stays"
+    (study / "go").touch()
+    wait_for_end(process)
+    with second.hosting():
+        pass
+
+
+def test_a_search_on_another_machine_has_a_lease_to_show_that_it_lives(
+    study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lease = 0.8
+    first, second = (Jobs(open_storage(None, study), STUDY, host=True, lease=lease) for _ in range(2))
+    first._owner = {**first._owner, "host": "elsewhere"}
+    with first.hosting(), pytest.raises(StudyError, match=r"process \d+ on elsewhere is searching"), second.hosting():
+        pass
+    lost = Jobs(open_storage(None, study), STUDY, host=True, lease=3600.0)
+    lost._owner = first._owner
+    with pytest.raises(StudyError, match="left alone"), lost.hosting():
+        raise StudyError("left alone")  # without a word, as if killed: no beat follows
+    looks, is_stale = [], Watch.is_stale
+
+    def looked(watch: Watch, trial: FrozenTrial) -> bool:
+        looks.append(is_stale(watch, trial))
+        return looks[-1]
+
+    monkeypatch.setattr(Watch, "is_stale", looked)
+    with second.hosting():
+        assert looks[-1] and not looks[0], "it is waited for, then taken for gone"
+
+
+def test_a_search_that_failed_may_be_begun_again_in_the_same_process(
+    study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = Jobs(open_storage(None, study), STUDY, host=True)
+    with pytest.raises(StudyError, match="the storage is away"), jobs.hosting():
+        raise StudyError("the storage is away")
+    monkeypatch.setattr(Watch, "is_stale", lambda *_: pytest.fail("a lease is waited for"))
+    with Jobs(open_storage(None, study), STUDY, host=True).hosting():
+        pass

@@ -179,6 +179,15 @@ def test_baselines_start_at_the_budget_and_leave_out_models_they_have() -> None:
         ("uniform l1 at 80% of the budget", 0.8, {"a": 4}),
         ("uniform l2 at 80% of the budget", 0.8, {"a": 4}),
     ]
+    near_all = at_several_costs(
+        {"uniform l1": lambda share: Candidate({"a": GroupChoice(round(1000 * share), "l1")})},
+        near,
+        candidate_of,
+        lowest=0.998,
+    )
+    assert [b.origin for b in near_all] == [
+        "uniform l1", "uniform l1 at 99.9% of the budget", "uniform l1 at 99.8% of the budget",
+    ]  # fmt: skip
     assert affordable(found, 5) == found[:2]
     assert affordable(found, 1) == ()
 

@@ -56,5 +56,5 @@ def commands(data: ReportData) -> tuple[Command, ...]:
 
 
 def _tighter(context: StudyContext) -> str:
-    """Four fifths of the budget, as a fraction of the dense model: an example that this study can answer."""
-    return f"{0.8 * context.limits[context.cost] / context.dense_costs[context.cost]:.2g}"
+    """Four fifths of the budget as a fraction of the dense model, and less than all: this study can answer it."""
+    return f"{0.8 * min(1.0, context.limits[context.cost] / context.dense_costs[context.cost]):.2g}"
