@@ -195,7 +195,7 @@ def test_a_search_on_another_machine_has_a_lease_to_show_that_it_lives(
 
     monkeypatch.setattr(Watch, "is_stale", looked)
     with second.hosting():
-        assert looks[-1] and not looks[0], "it is waited for, then taken for gone"
+        assert (looks[0], looks[-1]) == (False, True), "it is waited for, then taken for gone"
 
 
 def test_a_search_that_failed_may_be_begun_again_in_the_same_process(
