@@ -46,9 +46,8 @@ class Level:
 
     @property
     def significant(self) -> bool:
-        """Whether the 95 % interval of the difference leaves out zero."""
-        interval = self.gain.interval if self.gain else None
-        return interval is not None and (interval[0] > 0 or interval[1] < 0)
+        """Whether the 95 % interval of the difference leaves out zero, as if no other cost had been looked at."""
+        return self.gain is not None and self.gain.differs()
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,14 +77,13 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """The result in one sentence."""
+        """The result in one sentence; as all costs are looked at, each has to be surer (``Estimate.differs``)."""
         compared = [level for level in self.levels if level.gain]
         if not compared:
             return "Nothing compares: at no cost do both studies have a model."
-        first, second = (
-            sum(level.significant and level.gain is not None and sign * level.gain.value > 0 for level in compared)
-            for sign in (-1, 1)
-        )
+        pairs = {tuple(row.trial for row in level.rows if row) for level in compared}
+        sure = [level.gain.value for level in compared if level.gain and level.gain.differs(len(pairs))]
+        first, second = (sum(sign * gain > 0 for gain in sure) for sign in (-1, 1))
         at = f"of {plural(len(compared), 'cost')} at which both have a model"
         if not first and not second:
             return f"No significant difference at any {at}."

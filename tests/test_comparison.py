@@ -51,6 +51,16 @@ def test_a_large_difference_is_significant_at_every_cost_and_has_its_sign(gain: 
     assert result.verdict == f"{winner} is significantly better at {count} of {count} costs at which both have a model."
 
 
+def test_the_verdict_wants_more_of_a_difference_the_more_costs_are_looked_at() -> None:
+    """What would be just significant at one cost is not, when it is the best of several."""
+    first = study("a")
+    margins = [level.gain.margin for level in compare(first, study("b")).levels if level.gain and level.gain.margin]
+    assert len(margins) > 2
+    result = compare(first, Study("b", shifted(first.record, 1.02 * min(margins)), "d"))
+    assert any(level.significant for level in result.levels)
+    assert result.verdict == f"No significant difference at any of {len(margins)} costs at which both have a model."
+
+
 def test_levels_are_the_best_that_each_study_has_at_a_cost() -> None:
     first, second = study("a"), study("b", seed=3)
     result = compare(first, second)

@@ -36,7 +36,8 @@ class Estimate:
     """A mean score and what is known of its error.
 
     The seeds share one test set: averaging over n of them divides the variance between seeds by n, but leaves the
-    variance from sampling that test set whole. The two parts are kept apart and added.
+    variance from sampling that test set whole. The two parts are kept apart and added. What seeds differ in on single
+    samples is in both, so intervals of few seeds are rather too wide than too narrow.
 
     Attributes:
         value: Mean over the seeds.
@@ -112,6 +113,11 @@ class Estimate:
         """Half the width of the 95 % interval (Student's t); None when nothing is known."""
         error = self.standard_error
         return None if error is None else t_quantile(self.degrees) * error
+
+    def differs(self, among: int = 1) -> bool:
+        """Whether a difference is not zero, among so many that are looked at (Bonferroni: wrong of any at most 5 %)."""
+        error = self.standard_error
+        return error is not None and abs(self.value) > t_quantile(self.degrees, 1 - (1 - LEVEL) / among) * error
 
     @property
     def interval(self) -> tuple[float, float] | None:

@@ -56,6 +56,19 @@ def test_coverage_is_as_stated() -> None:
     assert 0.93 <= hits / 400 <= 1.0
 
 
+def test_a_difference_among_many_is_wrong_in_one_of_twenty_at_most() -> None:
+    """Ten differences that are none, a thousand times: how often any of them seems one."""
+    random = np.random.default_rng(0)
+    several = random.normal(0, 0.01, (1000, 10))
+    variance = (Variance("data", 0.01**2, math.inf),)
+    wrong = {
+        among: sum(any(Estimate(v, 1, None, variance).differs(among) for v in row) for row in several.tolist()) / 1000
+        for among in (1, 10)
+    }
+    assert wrong[1] > 0.3
+    assert 0.02 < wrong[10] < 0.07
+
+
 def test_one_seed_leaves_the_data() -> None:
     estimate = Estimate.of([Score.of_proportion(90, 100)])
     assert (estimate.std, estimate.sources, estimate.degrees) == (None, ("data",), math.inf)
