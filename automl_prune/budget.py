@@ -44,9 +44,9 @@ class Budget:
     """Upper bounds on costs, in the order given; the first is the cost axis of the front. Immutable.
 
     A number in (0, 1] is a fraction of the dense model; one with a suffix is absolute: k, M, G, T for ``macs`` and
-    ``params``; s, ms, us for ``latency``; B, kB, MB, GB, KiB, MiB, GiB for ``memory`` and ``size``. A larger number
-    without one is absolute where the unit is a count. ``flops`` is understood as MACs: an absolute value is halved
-    (1 MAC = 2 FLOPs), a fraction is the same fraction.
+    ``params``; s, ms, us for ``latency``; B, kB, MB, GB, KiB, MiB, GiB for ``memory`` and ``size``. A number above
+    100 without one is absolute where the unit is a count. ``flops`` is understood as MACs: an absolute value is
+    halved (1 MAC = 2 FLOPs), a fraction is the same fraction.
 
     >>> Budget(macs=0.5, params="300k").limits({"macs": 1000, "params": 1e6})
     {'macs': 500.0, 'params': 300000.0}
@@ -137,6 +137,8 @@ def _number(name: str, value: object, metric: CostMetric) -> tuple[float, bool]:
         raise BudgetError(f"{given} is more than the dense model; give at most '100%'")
     if not suffix and number > 1 and not metric.counted:
         raise BudgetError(f"{given} has no unit; give {expected}")
+    if not suffix and 1 < number <= 100:
+        raise BudgetError(f"{given} is less than any model costs, and no fraction; give {expected}")
     return number, suffix == "%" or (not suffix and number <= 1)
 
 

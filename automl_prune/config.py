@@ -29,12 +29,16 @@ from automl_prune.space import Space, explain
 from automl_prune.tasks import Task, tasks
 from automl_prune.yaml_file import overridden, read_mapping
 
+DEFAULT_SPACE = "search_spaces/per_group.yaml"
+"""It comes with the package."""
+
 
 class Config(Section):
     """A whole configuration; make it with ``load``.
 
     Attributes:
-        name: Of the study and its run directory; by default the name of the file's folder.
+        name: Of the study and its run directory; by default the file's name without ending, or its folder's
+            where that is ``config``.
         model: Where the dense model comes from.
         data: ``name`` of a registered task or ``factory`` (``package.module:function``), and its arguments.
         budget: Upper bounds by metric, all hard; a number in (0, 1] is a fraction of the dense model. See ``Budget``.
@@ -45,11 +49,11 @@ class Config(Section):
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ...
     """
 
-    name: str = Field(description="the folder's name")
+    name: str = Field(description="the file's name, or its folder's")
     model: ModelSection
     data: Mapping[str, Any]
     budget: Mapping[str, Any]
-    space: str
+    space: str = DEFAULT_SPACE
     search: SearchSection = SearchSection()
     evaluation: EvaluationSection = EvaluationSection()
     training: TrainingSection = TrainingSection()
@@ -99,7 +103,8 @@ class Config(Section):
         folder = path.resolve().parent
         values = read_mapping(path, "a config.yaml with model, data, budget and space")
         values = with_paths(values, folder, final=not overrides)
-        return cls.of({"name": folder.name, **values}, overrides, source=str(path))
+        name = folder.name if path.stem == "config" else path.stem
+        return cls.of({"name": name, **values}, overrides, source=str(path))
 
     @classmethod
     def of(cls, values: Mapping[str, Any], overrides: Sequence[str] = (), *, source: str) -> Config:
@@ -110,7 +115,8 @@ class Config(Section):
         """
         for override in overrides:
             values = overridden(values, override)
-        values = with_paths(values, Path.cwd(), final=True)
+        space = DEFAULT_SPACE if values.get("space") is None else values["space"]
+        values = with_paths({**values, "space": space}, Path.cwd(), final=True)
         given = {key: value for key, value in values.items() if value is not None}  # an empty section is an absent one
         try:
             return cls.model_validate(given)
@@ -162,7 +168,8 @@ class Config(Section):
         task = call(factory, arguments, label, "data")
         members = [name for name in vars(Task) if not name.startswith("_")]
         # static, because looking at a property's value may read data
-        lacking = [name for name in members if inspect.getattr_static(task, name, None) is None]
+        absent = object()
+        lacking = [name for name in members if inspect.getattr_static(task, name, absent) is absent]
         if lacking:
             raise ConfigError(
                 f"data: {label} returned {type(task).__name__}, not a Task; it lacks {', '.join(lacking)}"

@@ -45,5 +45,8 @@ class ReportError(AutomlPruneError):
     """A figure cannot be written; the message names what to install. The report itself needs nothing."""
 
 
-class Interrupted(AutomlPruneError):  # noqa: N818  # it is a request, not a fault
-    """The user or the machine asked the run to stop; running work was handed back and can be resumed."""
+class Interrupted(KeyboardInterrupt):  # it is a request, not a fault
+    """SIGTERM or SIGHUP asked the run to stop, as Ctrl-C does; running work was handed back and can be resumed.
+
+    No ``Exception``, so that nobody who expects anything of a user's code or of torch takes it for its fault.
+    """

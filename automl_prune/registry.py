@@ -13,12 +13,13 @@ T = TypeVar("T")
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A helpful tail for an error message: the nearest known names, else all of them."""
+    """A helpful tail for an error message: the nearest known names, and all of them where none is very near."""
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-    if close:
-        return f"did you mean {' or '.join(repr(c) for c in close)}?"
-    return f"known are: {', '.join(names) or 'none'}"
+    guess = f"did you mean {' or '.join(repr(c) for c in close)}?" if close else ""
+    if difflib.get_close_matches(name, close, n=1, cutoff=0.65):
+        return guess
+    return " ".join(filter(None, [guess, f"known are: {', '.join(names) or 'none'}"]))
 
 
 class Registry(Generic[T]):

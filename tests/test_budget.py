@@ -92,7 +92,15 @@ def test_flops_are_twice_the_macs_when_absolute_and_the_same_when_relative() -> 
 
 
 def test_flops_that_halve_to_less_than_one_stay_absolute() -> None:
-    assert Budget(flops=1.5).limits(DENSE) == {"macs": 0.75}
+    assert Budget(flops="0.0015k").limits(DENSE) == {"macs": 0.75}
+
+
+@pytest.mark.parametrize("value", [1.5, 50, "50", 100])
+@pytest.mark.parametrize("metric", ["macs", "params", "flops"])
+def test_a_number_that_is_no_fraction_and_no_count_is_refused(metric: str, value: float | str) -> None:
+    with pytest.raises(BudgetError, match=r"less than any model costs, and no fraction; give a fraction .*'50%'"):
+        Budget(**{metric: value})
+    assert not Budget(**{metric: 101}).bounds["macs" if metric == "flops" else metric].relative
 
 
 def test_flops_and_macs_together_are_refused() -> None:

@@ -121,6 +121,7 @@ def test_the_resolved_configuration_loads_again_to_an_equal_one(
         ({"search": {"trials": 2.5}}, r"search.trials: .*integer \(got 2.5\)"),
         ({"search": {"trials": 0}}, r"search.trials: .*greater than or equal to 1 \(got 0\)"),
         ({"search": {"trials": True}}, r"search.trials: .*\(got True\)"),
+        ({"search": {"strategy": "bayes"}}, r"unknown strategy; .*known are: cmaes, ddpg, .*tpe \(got 'bayes'\)"),
         ({"search": {"strategy": "tpa"}}, r"search.strategy: unknown strategy; did you mean 'tpe'\? \(got 'tpa'\)"),
         ({"evaluation": {"distill": 1}}, r"evaluation.distill: .*boolean \(got 1\)"),
         ({"evaluation": {"learning_rate": -1}}, r"evaluation.learning_rate: give a positive number.* \(got -1\)"),
@@ -308,3 +309,31 @@ def test_finalists_may_have_devices_and_a_precision_of_their_own(digits_task: Ta
     assert rung is None or (rung.devices, rung.precision) == ((), "32-true"), "candidates stay with their worker"
     run = Run(3, 1, recipe)
     assert Run.from_json(json.loads(json.dumps(run.to_json()))) == run
+
+
+def test_a_file_of_its_own_name_names_the_study(tmp_path: Path) -> None:
+    path = write(tmp_path / "flowers")
+    assert Config.load(path).name == "flowers"
+    (tmp_path / "flowers" / "half.yaml").write_text(path.read_text())
+    assert Config.load(tmp_path / "flowers" / "half.yaml").name == "half"
+    assert Config.load(tmp_path / "flowers" / "half.yaml", ["name=mine"]).name == "mine"
+
+
+@pytest.mark.parametrize("space", [{}, {"space": None}])
+def test_the_default_space_comes_with_the_package(
+    space: dict[str, None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    without = {key: value for key, value in MINIMAL.items() if key != "space"}
+    (tmp_path / "config.yaml").write_text(to_yaml({**without, **space}))
+    config = Config.load(tmp_path / "config.yaml")
+    assert Path(config.space).is_absolute()
+    assert config.load_space() == Space()
+
+
+def test_a_task_without_preprocessing_is_a_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = Path(__file__).parent / "tasks" / "regression_task.py"
+    (tmp_path / "mine.py").write_text(source.read_text())
+    monkeypatch.syspath_prepend(tmp_path)
+    path = write(tmp_path, data={"factory": "mine:RegressionTask"})
+    assert Config.load(path).build_task().preprocessing is None

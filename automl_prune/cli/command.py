@@ -51,7 +51,7 @@ def main() -> None:
         app(prog_name="automl-prune")
     except SystemExit as ended:  # typer always ends so: 0, 2 for wrong usage, 130 for Ctrl-C
         status = ended.code if isinstance(ended.code, int) else int(bool(ended.code))
-    except (KeyboardInterrupt, Interrupted):
+    except KeyboardInterrupt:
         status = 130
     except (AutomlPruneError, OSError) as error:
         print(f"Error: {message_of(error)}", file=sys.stderr)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from automl_prune.errors import AutomlPruneError, Interrupted
+from automl_prune.errors import AutomlPruneError
 
 if TYPE_CHECKING:
     from automl_prune.config import Config
@@ -69,7 +69,7 @@ def watched(*, json: bool) -> Iterator[Terminal | JsonLines]:
     events = JsonLines(sys.stdout)
     try:
         yield events
-    except (KeyboardInterrupt, Interrupted):
+    except KeyboardInterrupt:
         events.write("error", {"message": "interrupted; the same command resumes", "status": 130})
         raise
     except (AutomlPruneError, OSError) as error:

@@ -190,7 +190,7 @@ def _rank(number: int, job: _Job, words: Any) -> None:
         device = job.devices[number]
         with within_memory(device):
             _train(number, device, job, words)
-    except (Interrupted, KeyboardInterrupt):
+    except KeyboardInterrupt:
         pass
     except AutomlPruneError as error:
         words.put(error)

@@ -218,7 +218,7 @@ def child() -> None:
         sys.path[:] = order["path"]
         pkgutil.resolve_name(order["function"])(**order["arguments"], say=lambda text: send(say=text))
         status = 0
-    except (Interrupted, KeyboardInterrupt):
+    except KeyboardInterrupt:
         status = _INTERRUPTED
     except (AutomlPruneError, OSError) as error:
         send(error=str(error))

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from textwrap import shorten
 
-from automl_prune.errors import ConfigError, Interrupted
+from automl_prune.errors import ConfigError
 from automl_prune.loggers.base import Logger, Outcome
 from automl_prune.loggers.mlflow import open_mlflow
 from automl_prune.loggers.rows import TrialRows, best_row, dense_row, finalist_row
@@ -40,7 +40,7 @@ def logged(view: View, targets: Sequence[str], run_dir: Path | str) -> Iterator[
     try:
         yield both
         outcome = "finished"
-    except (KeyboardInterrupt, Interrupted):
+    except KeyboardInterrupt:
         outcome = "interrupted"
         raise
     finally:
@@ -108,8 +108,6 @@ class Logged:
         for target, logger in list(self._loggers.items()):
             try:
                 do(logger)
-            except Interrupted:
-                raise
             except Exception as error:
                 del self._loggers[target]
                 why = shorten(without_secrets(f"{type(error).__name__}: {error}"), 240, placeholder=" ...")

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from automl_prune.errors import DataError, Interrupted
+from automl_prune.errors import DataError
 
 
 def note(folder: str, number: int, device: str | None, say: Callable[[str], None], **rest: object) -> None:
@@ -48,7 +48,7 @@ def wait(folder: str, number: int, device: str | None, say: Callable[[str], None
     try:
         for _ in range(60_000):  # an evaluation comes back to Python often, which Ray's interrupt waits for
             time.sleep(0.01)
-    except (Interrupted, KeyboardInterrupt):
+    except KeyboardInterrupt:
         say("handed back")
         (Path(folder) / f"interrupted-{number}").touch()
         raise

@@ -28,7 +28,7 @@ class Listener(Silent):
 class Remembering:
     """A logger that raises at its nth call, if told so."""
 
-    def __init__(self, error: Exception | None = None, at: int = 0) -> None:
+    def __init__(self, error: BaseException | None = None, at: int = 0) -> None:
         self.rows: list[Row] = []
         self.outcomes: list[Outcome] = []
         self._error, self._left = error, at

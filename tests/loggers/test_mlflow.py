@@ -79,7 +79,7 @@ def test_a_search_is_read_back_through_the_client(
 def test_a_resumed_search_goes_on_with_its_run_and_logs_nothing_twice(database: str, tmp_path: Path) -> None:
     target, run_dir = f"mlflow:{database}", tmp_path / "run"
 
-    def play_until(error: Exception, order: Sequence[int], earlier: Sequence[int] = ()) -> None:
+    def play_until(error: BaseException, order: Sequence[int], earlier: Sequence[int] = ()) -> None:
         with logged(Silent(), [target], run_dir) as view:
             play(view, order, earlier=earlier)
             raise error
