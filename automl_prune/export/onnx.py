@@ -6,9 +6,11 @@ The only module that imports ``onnx``; it and ``costs/latency`` alone run ONNX R
 from __future__ import annotations
 
 import copy
+import logging
 import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -214,12 +216,9 @@ def translate(model: nn.Module, example: tuple[torch.Tensor, ...]) -> onnx.Model
         raise ExportError(f"the model returns {kinds or 'nothing'}; ONNX needs tensors, nested in tuples or dicts")
     batch = Dim("batch")
     try:
-        with warnings.catch_warnings():
-            # the exporter's own use of interfaces torch is about to change; nothing a caller could act on
-            warnings.simplefilter("ignore", DeprecationWarning)
-            warnings.simplefilter("ignore", FutureWarning)
-            # all inputs share one batch size, which is what is meant
-            warnings.filterwarnings("ignore", r"# The axis name: .* will not be used")
+        with _silent_log(), warnings.catch_warnings():
+            # of its own interfaces, shared batch sizes, recurrent layers: nobody can act on it; the file is verified
+            warnings.simplefilter("ignore")
             program = torch.onnx.export(
                 model,
                 inputs,
@@ -238,6 +237,18 @@ def translate(model: nn.Module, example: tuple[torch.Tensor, ...]) -> onnx.Model
     if program is None:
         raise ExportError("torch.onnx.export returned nothing; install a torch of the supported range")
     return _without_notes(program.model_proto)
+
+
+@contextmanager
+def _silent_log() -> Iterator[None]:
+    """Without torch's log of what its exporter tried first; what fails is raised."""
+    logger = logging.getLogger("torch")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _without_notes(proto: onnx.ModelProto) -> onnx.ModelProto:

@@ -15,7 +15,7 @@ from torch import nn
 from torch.utils._pytree import tree_flatten
 
 from automl_prune.costs import count_macs
-from automl_prune.errors import ExportError
+from automl_prune.errors import ExportError, Interrupted
 from automl_prune.evaluation import score
 from automl_prune.export.onnx import OnnxModel, export_onnx, score_onnx, verify_onnx
 from automl_prune.files import tensors_digest
@@ -205,3 +205,39 @@ def test_several_inputs_and_nested_outputs(tmp_path: Path) -> None:
     task: Any = Pairs()
     difference: Any = score_onnx(tmp_path / "model.onnx", task, "test", structure=structure)
     assert difference < 1e-5
+
+
+class Recurrent(nn.Module):
+    """A recurrent layer, whose exporter has much to say."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.gru, self.head = nn.Conv1d(3, 8, 3), nn.GRU(8, 4, batch_first=True), nn.Linear(4, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        hidden, _ = self.gru(self.conv(x).relu().transpose(1, 2))
+        return torch.as_tensor(self.head(hidden[:, -1]))
+
+
+def test_a_recurrent_network_is_exported_without_a_word(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    export_onnx(Recurrent().eval(), (torch.randn(2, 3, 10),), tmp_path / "model.onnx")
+    assert capfd.readouterr().err == ""
+
+
+def test_a_stop_during_an_export_is_not_the_model_s_fault(tmp_path: Path) -> None:
+    class Stopped(nn.Module):
+        """Asked to stop in the exporter's pass, the second."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc, self.passes = nn.Linear(3, 2), 0
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.passes += 1
+            if self.passes > 1:
+                raise Interrupted("stopped by SIGTERM")
+            return torch.as_tensor(self.fc(x))
+
+    with pytest.raises(Interrupted):
+        export_onnx(Stopped().eval(), (torch.randn(2, 3),), tmp_path / "model.onnx")
+    assert list(tmp_path.iterdir()) == []
