@@ -204,6 +204,9 @@ def conclude(
             )
         except EvaluationError as error:
             set_aside(left[0], error)
+    if finetuning is not None:  # those of an earlier choice, or that were asked for, have to compare too
+        others = [f.trial for f in record.finalists if differing(f, finetuning, evaluation.seeds)]
+        left += [trial for trial in others if trial not in left and trial not in failed]
     failures: Mapping[Run, str] = {}
     if finetuning is not None and ahead is not None:
         done = {f.trial for f in record.finalists if not differing(f, finetuning, evaluation.seeds)}

@@ -215,3 +215,16 @@ def test_latencies_of_another_machine_are_not_taken_over(searched: api.SearchRes
     assert taken(1, "macs", "latency").costs == costs
     assert taken(2, "macs", "latency") == "anew"
     assert taken(2, "macs").costs == evaluation.costs
+
+
+def test_all_finalists_of_a_resumed_search_are_fine_tuned_alike(searched: api.SearchResult, tmp_path: Path) -> None:
+    """One that was asked for by hand among them."""
+    run_dir = tmp_path / "run"
+    shutil.copytree(searched.run_dir, run_dir)
+    chosen = {finalist.trial for finalist in api.read(run_dir).finalists}
+    asked = next(trial.number for trial, _ in completed(searched.record) if trial.number not in chosen)
+    api.export(run_dir, trial=asked)
+    assert {len(finalist.runs) for finalist in api.read(run_dir).finalists} == {1}
+    result = api.search_config(Config.load(DIGITS, [*SHORT, "evaluation.seeds=2"]), run_dir, trials=10)
+    assert {finalist.trial for finalist in result.record.finalists} >= {*chosen, asked}
+    assert {len(finalist.runs) for finalist in result.record.finalists} == {2}
