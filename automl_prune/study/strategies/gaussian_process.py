@@ -14,7 +14,7 @@ from automl_prune.study.strategies.base import strategies
 def gp(seed: int) -> BaseSampler:
     """Expected hypervolume improvement (Daulton et al. 2020, arXiv:2006.05078, section 3), Matérn kernels.
 
-    For few trials and few parameters: a proposal takes a third of a second, and more the more trials there are.
+    A proposal takes a third of a second, and more the more trials there are: for evaluations that take much longer.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
