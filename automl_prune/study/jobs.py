@@ -152,6 +152,8 @@ class Jobs:
                 )
             time.sleep(min(2.0, self._lease / 8))
             host = next(trial for trial in self._ledger.trials() if trial.number == host.number)
+            if host.state != OptunaState.RUNNING:
+                return  # it has ended meanwhile
         self._ledger.fail(trial_id(host))
 
     def dismiss(self) -> None:

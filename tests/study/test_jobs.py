@@ -207,3 +207,24 @@ def test_a_search_that_failed_may_be_begun_again_in_the_same_process(
     monkeypatch.setattr(Watch, "is_stale", lambda *_: pytest.fail("a lease is waited for"))
     with Jobs(open_storage(None, study), STUDY, host=True).hosting():
         pass
+
+
+def test_a_search_that_ends_while_it_is_waited_for_is_left_as_it_ended(
+    study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = (Jobs(open_storage(None, study), STUDY, host=True, lease=0.4) for _ in range(2))
+    first._owner = {**first._owner, "host": "elsewhere"}
+    with pytest.raises(StudyError, match="left alone"), first.hosting():
+        raise StudyError("left alone")
+    sleep = time.sleep
+    waited: list[float] = []
+
+    def conclude(seconds: float) -> None:
+        if not waited:
+            first.dismiss()
+        waited.append(seconds)
+        sleep(seconds)
+
+    monkeypatch.setattr("automl_prune.study.jobs.time.sleep", conclude)
+    with second.hosting():
+        assert len(waited) == 1
